@@ -1,0 +1,168 @@
+"""The plain nouns that the server's rooms hand to each other. Imports nothing heavy.
+
+A `Mix` says what the weights shall be, a `Request` what shall be computed at them, a `Result` what
+came of it and how long each part took, a `Route` what ``auto`` chose and why.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Mix(tuple[tuple[str, float], ...]):
+    """What the weights shall be: ``((digest, weight), …)``, sorted by digest; ``()`` is the bare base.
+
+    Weights are rounded to fp32, since that is what the kernels multiply with: two mixes are equal
+    exactly when they set the same weights. Build one with `Mix.of`.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, parts: Iterable[tuple[str, float]] = ()) -> Self:
+        """Merge equal digests, drop zero weights, sort.
+
+        Args:
+            parts: pairs of a switch's digest and its weight.
+
+        Raises:
+            ValueError: a weight is not finite in fp32.
+        """
+        total: dict[str, float] = {}
+        for digest, weight in parts:
+            total[digest] = total.get(digest, 0.0) + weight
+        rounded = {digest: _to_fp32(digest, weight) for digest, weight in total.items()}
+        return cls(sorted((digest, weight) for digest, weight in rounded.items() if weight != 0.0))
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """The switches that take part, sorted."""
+        return tuple(digest for digest, _ in self)
+
+    @property
+    def heaviest(self) -> str | None:
+        """The switch with the largest weight (first by digest among equals); None for the bare base."""
+        return max(self, key=lambda part: part[1])[0] if self else None
+
+
+def _to_fp32(digest: str, weight: float) -> float:
+    try:
+        rounded: float = struct.unpack("<f", struct.pack("<f", weight))[0]
+    except OverflowError:
+        rounded = math.inf
+    if not math.isfinite(rounded):
+        raise ValueError(f"the weight of {digest} is {weight}; it must be finite in fp32")
+    return rounded
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tokenized input, ready for the model: ``fields`` as the tokenizer names them, each (length,)."""
+
+    fields: Mapping[str, Sequence[int]]
+    truncated: bool = False
+
+    @property
+    def length(self) -> int:
+        """Tokens, special ones included."""
+        return len(self.fields["input_ids"])
+
+
+class Want(StrEnum):
+    """What a request wants computed."""
+
+    CLASSIFY = "classify"
+    EMBED = "embed"
+    FEATURES = "features"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One unit of work for the engine.
+
+    Attributes:
+        mix: the weights to compute at.
+        rows: the tokenized inputs; at least one.
+        head: digest of the switch whose head answers; needed for CLASSIFY alone.
+        tenant: whose request it is.
+        deadline: `time.monotonic()` seconds after which nobody waits for it any more.
+    """
+
+    mix: Mix
+    want: Want
+    rows: tuple[Row, ...]
+    head: str | None = None
+    tenant: str = "default"
+    deadline: float | None = None
+    id: str = ""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens over all rows."""
+        return sum(row.length for row in self.rows)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Where a request's time went, in seconds. ``swap`` and ``forward`` are those of its whole batch."""
+
+    queue: float = 0.0
+    swap: float = 0.0
+    forward: float = 0.0
+
+    def __add__(self, other: Timing) -> Timing:
+        return Timing(self.queue + other.queue, self.swap + other.swap, self.forward + other.forward)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the engine answers.
+
+    Attributes:
+        values: float32. CLASSIFY: (rows, labels) probabilities (softmax, sigmoid, or the raw value
+            of a regression head). EMBED: (rows, dim). FEATURES: (rows, feature dim).
+        mix: the mix it was computed at.
+    """
+
+    values: NDArray[np.float32]
+    mix: Mix
+    timing: Timing
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """One switch among the nearest query vectors of an input."""
+
+    digest: str
+    share: float
+    """Share of the K votes, 0 to 1."""
+    distance: float
+    """Euclidean distance of its nearest query vector."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """What ``auto`` chose for one input, and why.
+
+    Attributes:
+        mix: the shares of the votes as weights; ``()`` when it abstained.
+        head: the heaviest switch, whose head answers; None when it abstained.
+        distance: Euclidean distance to the nearest query vector (inf when there is none to see).
+        threshold: the largest distance that would not have been an abstention.
+    """
+
+    mix: Mix
+    head: str | None
+    abstained: bool
+    distance: float
+    threshold: float
+    neighbours: tuple[Neighbour, ...] = ()

@@ -1,0 +1,1 @@
+"""Applying switches to the resident weights and running the model; the only writer of weights."""

@@ -1,0 +1,284 @@
+"""The engine: one thread owns the model, takes groups of requests of equal mix, and answers them.
+
+Everything that touches the resident weights or runs the model happens in that thread. Others hand in a
+`Request` and get a future. Knows nothing of names, tenants' rights, routes or HTTP.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from bitswitch.base.heads import ClassificationHead
+from bitswitch.base.model import Base
+from bitswitch.core import Mix, Request, Result, Timing, Want
+from bitswitch.engine.arena import Arena
+from bitswitch.engine.batch import Batch
+from bitswitch.engine.planes import Planes
+from bitswitch.engine.queue import Job, Queue
+from bitswitch.engine.residency import ReadySwitch, Residency
+from bitswitch.engine.swap import Swap
+from bitswitch.errors import BitswitchError, InvalidSwitchError, UnavailableError
+from bitswitch_store.switch import Switch, SwitchError
+
+_log = logging.getLogger(__name__)
+
+LINGER = 0.05
+"""Seconds without work after which the weights go back to the base's."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the resident weights are the base's, bit for bit.
+
+    Attributes:
+        differing: parameters whose bytes are not those that were loaded.
+        checked: how many parameters were compared.
+        seconds: how long it took.
+    """
+
+    intact: bool
+    differing: tuple[str, ...]
+    checked: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class EngineState:
+    """What goes on inside, at one moment.
+
+    Attributes:
+        waiting, running: requests.
+        mix: what the weights are set to.
+        resident: bytes of each switch in memory, by digest.
+        journal_bytes: base values saved at present.
+        ready: whether requests are taken.
+    """
+
+    waiting: int
+    running: int
+    mix: Mix
+    resident: Mapping[str, int]
+    transitions: int
+    journal_bytes: int
+    ready: bool
+
+
+class Engine:
+    """One resident base, set to any mix of switches, answering requests.
+
+    Args:
+        base: its parameters are moved into one arena; nobody else may write them from now on.
+        fetch: gives a switch by its digest; called from other threads, what it raises reaches the caller
+            of that request.
+        queue_limit: requests that may wait.
+        batch_tokens: padded tokens of one forward pass, at most.
+        batch_rows: inputs of one forward pass, at most.
+        resident_bytes: memory for ready switches.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        fetch: Callable[[str], Switch],
+        *,
+        queue_limit: int = 1024,
+        batch_tokens: int = 8192,
+        batch_rows: int = 64,
+        resident_bytes: int = 512 * 2**20,
+    ) -> None:
+        self._base = base
+        self._fetch = fetch
+        self._batch_tokens = batch_tokens
+        self._batch_rows = batch_rows
+        self._arena = Arena(base.parameters)
+        self._swap = Swap(self._arena)
+        self._loaded = base.digest()
+        self._queue = Queue(limit=queue_limit, batch_tokens=batch_tokens, batch_rows=batch_rows)
+        self._residency = Residency(self._build, budget=resident_bytes)
+        self._builder = ThreadPoolExecutor(1, thread_name_prefix="bitswitch-switches")
+        self._errands: deque[Callable[[], None]] = deque()
+        self._running = 0
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="bitswitch-engine", daemon=True)
+
+    def start(self) -> None:
+        """Compile the kernels, run the model once, and begin to take requests."""
+        self._thread.start()
+        self._ready.wait()
+        if not self._thread.is_alive():
+            raise UnavailableError("The engine did not start; the log says why.")
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Take no more requests, answer those that wait, and end with the base's weights.
+
+        Args:
+            timeout: seconds to wait for that.
+        """
+        self._queue.close()
+        self._thread.join(timeout)
+        self._builder.shutdown(wait=False, cancel_futures=True)
+
+    def submit(self, request: Request) -> Future[Result]:
+        """Hand in a request. Cancelling the future drops it while it waits.
+
+        Raises:
+            OverloadedError: the queue is full.
+            UnavailableError: the engine is not running.
+        """
+        if not self._ready.is_set() or not self._thread.is_alive():
+            raise UnavailableError("The engine is not running; try again shortly.", retry_after=1.0)
+        missing = [digest for digest in self._needed(request) if digest not in self._residency]
+        job = Job(request, ready=not missing)
+        self._queue.put(job)
+        if missing:
+            self._builder.submit(self._prepare, job, missing)
+        return job.future
+
+    def check(self, switch: Switch) -> None:
+        """Whether a switch fits this base: identity, parameters, shapes, head.
+
+        Raises:
+            InvalidSwitchError: the first thing that does not fit.
+        """
+        identity = self._base.identity
+        if switch.base != identity:
+            raise InvalidSwitchError(
+                f"the switch belongs to base {switch.base.architecture} {switch.base.digest};"
+                f" this server's is {identity.architecture} {identity.digest}"
+            )
+        self._make_ready(switch)
+
+    def verify(self) -> Verdict:
+        """Digest the resident weights, at mix ``()`` between two groups, and compare with what was loaded."""
+        verdict: Future[Verdict] = Future()
+
+        def errand() -> None:
+            try:
+                self._swap.rest()
+                started = time.perf_counter()
+                now = self._base.digest()
+                differing = tuple(name for name, digest in self._loaded.items() if now.get(name) != digest)
+                seconds = time.perf_counter() - started
+                verdict.set_result(Verdict(not differing, differing, len(now), seconds))
+            except BaseException as error:
+                verdict.set_exception(error)
+                raise
+
+        if not self._thread.is_alive():
+            raise UnavailableError("The engine is not running; try again shortly.", retry_after=1.0)
+        self._errands.append(errand)
+        self._queue.wake()
+        return verdict.result()
+
+    def forget(self, digest: str) -> None:
+        """Free the memory of a switch that is not served any more."""
+        self._residency.forget(digest)
+
+    def state(self) -> EngineState:
+        """What goes on right now."""
+        return EngineState(
+            waiting=len(self._queue),
+            running=self._running,
+            mix=self._swap.mix,
+            resident=self._residency.sizes(),
+            transitions=self._swap.transitions,
+            journal_bytes=self._swap.journal_bytes,
+            ready=self._ready.is_set() and self._thread.is_alive(),
+        )
+
+    @staticmethod
+    def _needed(request: Request) -> tuple[str, ...]:
+        head = (request.head,) if request.head is not None else ()
+        return tuple(dict.fromkeys((*request.mix.digests, *head)))
+
+    def _build(self, digest: str) -> ReadySwitch:
+        return self._make_ready(self._fetch(digest))
+
+    def _make_ready(self, switch: Switch) -> ReadySwitch:
+        try:
+            planes = Planes(self._arena, switch)
+            head = None if switch.head is None else ClassificationHead(self._base, switch.head)
+        except (SwitchError, ValueError) as error:
+            raise InvalidSwitchError(f"the switch does not fit this base: {error}") from error
+        return ReadySwitch(planes, head)
+
+    def _prepare(self, job: Job, missing: list[str]) -> None:
+        """Bring a job's switches into memory, outside the model's thread."""
+        try:
+            for digest in missing:
+                self._residency.get(digest)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller must hear of it
+            job.fail(error)
+        self._queue.mark_ready(job)
+
+    def _run(self) -> None:
+        """The thread's whole life."""
+        try:
+            self._warm_up()
+            self._ready.set()
+            while not self._queue.closed:
+                group = self._queue.take(LINGER if self._swap.mix else None)
+                while self._errands:
+                    self._errands.popleft()()
+                if group:
+                    self._serve(group)
+                else:
+                    self._swap.rest()
+            self._swap.rest()
+        except BaseException:
+            _log.exception("the engine's thread ended")
+            raise
+        finally:
+            self._ready.set()  # nobody shall wait for a thread that is gone
+            self._abandon()
+
+    def _warm_up(self) -> None:
+        self._swap.warm_up()
+        self._base.forward(self._base.encode(["warm-up"], want=Want.EMBED))
+
+    def _abandon(self) -> None:
+        """Tell those who still wait that nobody will come."""
+        self._queue.close()
+        error = UnavailableError("The engine has stopped; try again shortly.", retry_after=1.0)
+        while group := self._queue.take(0):
+            for job in group:
+                job.fail(error)
+
+    def _serve(self, group: list[Job]) -> None:
+        """Answer jobs of one mix; whatever goes wrong reaches their callers, and the base comes back."""
+        live = [job for job in group if job.future.set_running_or_notify_cancel()]
+        if not live:
+            return
+        self._running = len(live)
+        started = time.monotonic()
+        mix = live[0].request.mix
+        try:
+            switches = [self._residency.get(digest) for digest in mix.digests]
+            with self._swap.at(mix, [switch.planes for switch in switches]) as swapped:
+                begun = time.perf_counter()
+                batch = Batch(self._base, [job.request for job in live], self._head)
+                answers = batch.run(tokens=self._batch_tokens, rows=self._batch_rows)
+                forward = time.perf_counter() - begun
+        except Exception as error:  # noqa: BLE001 - the thread must live on for everybody else
+            if not isinstance(error, BitswitchError):
+                _log.exception("a group of %d requests failed", len(live))
+            for job in live:
+                job.fail(error)
+        else:
+            for job, values in zip(live, answers, strict=True):
+                timing = Timing(queue=started - job.submitted, swap=swapped, forward=forward)
+                job.future.set_result(Result(values, mix, timing))
+        finally:
+            self._running = 0
+
+    def _head(self, digest: str) -> ClassificationHead:
+        head = self._residency.get(digest).head
+        if head is None:
+            raise InvalidSwitchError(f"the switch {digest} has no classification head")
+        return head
