@@ -51,7 +51,7 @@ _SIZES = {
 }
 
 
-def tokenizer(max_length: int = 64) -> PreTrainedTokenizerFast:
+def tokenizer(max_length: int = 64, *, segments: bool = True) -> PreTrainedTokenizerFast:
     vocabulary = {word: i for i, word in enumerate((*SPECIAL, *dict.fromkeys(WORDS), "?", "!", ".", ","))}
     inner = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     inner.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -69,6 +69,7 @@ def tokenizer(max_length: int = 64) -> PreTrainedTokenizerFast:
         sep_token="[SEP]",
         mask_token="[MASK]",
         model_max_length=max_length,
+        model_input_names=["input_ids", *(["token_type_ids"] if segments else []), "attention_mask"],
     )
 
 
@@ -86,15 +87,18 @@ def _config(family: str, **extra: object) -> object:
 
 def _save(model: PreTrainedModel, folder: Path, max_length: int) -> Path:
     model.save_pretrained(folder)
-    words = tokenizer(max_length)
-    segments = [] if model.config.model_type in ("roberta", "distilbert", "modernbert") else ["token_type_ids"]
-    words.model_input_names = ["input_ids", *segments, "attention_mask"]
-    words.save_pretrained(folder)
+    segments = model.config.model_type not in ("roberta", "distilbert", "modernbert")
+    tokenizer(max_length, segments=segments).save_pretrained(folder)
     return folder
 
 
 def make_base(
-    folder: Path, family: str = "bert", *, dtype: torch.dtype = torch.float32, seed: int = 0, max_length: int = 64
+    folder: Path,
+    family: str = "bert",
+    *,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    max_length: int = 64,
 ) -> Path:
     """A base checkpoint folder; weights are spread wider than transformers' own initialisation."""
     torch.manual_seed(seed)

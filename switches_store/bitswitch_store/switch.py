@@ -125,10 +125,12 @@ class TensorSwitch:
         """Active weights of each row, (rows,)."""
         width = self.numel // self.rows
         if width % 8 == 0:
-            counts = np.bitwise_count(self.activation).reshape(self.rows, width // 8)
-            return counts.sum(axis=1, dtype=np.int64)
-        bits = np.unpackbits(self.activation, count=self.numel, bitorder="little")
-        return bits.reshape(self.rows, width).sum(axis=1, dtype=np.int64)
+            counted = np.bitwise_count(self.activation).reshape(self.rows, width // 8)
+        else:
+            bits = np.unpackbits(self.activation, count=self.numel, bitorder="little")
+            counted = bits.reshape(self.rows, width)
+        active: NDArray[np.int64] = counted.sum(axis=1, dtype=np.int64)
+        return active
 
     @property
     def entropy_bits(self) -> float:

@@ -65,13 +65,13 @@ def as_bits(context: Any, value: Any) -> Any:
 
 
 @njit(cache=True)
-def from_bfloat16(half: int) -> float:
+def from_bfloat16(half: Any) -> Any:
     """bf16 bits (uint16) to float32, exact."""
     return as_float(np.uint32(half) << np.uint32(16))
 
 
 @njit(cache=True)
-def to_bfloat16(value: float) -> int:
+def to_bfloat16(value: Any) -> Any:
     """float32 to bf16 bits (uint16)."""
     bits = as_bits(value)
     if (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000):
@@ -81,7 +81,7 @@ def to_bfloat16(value: float) -> int:
 
 
 @njit(cache=True)
-def from_float16(half: int) -> float:
+def from_float16(half: Any) -> Any:
     """fp16 bits (uint16) to float32, exact."""
     bits = np.uint32(half)
     sign = (bits & np.uint32(0x8000)) << np.uint32(16)
@@ -95,7 +95,7 @@ def from_float16(half: int) -> float:
 
 
 @njit(cache=True)
-def to_float16(value: float) -> int:
+def to_float16(value: Any) -> Any:
     """float32 to fp16 bits (uint16)."""
     bits = as_bits(value)
     sign = (bits >> np.uint32(16)) & np.uint32(0x8000)
@@ -112,12 +112,12 @@ def to_float16(value: float) -> int:
     return np.uint16(sign | rounded)
 
 
-def widen(weight: Any, bfloat16: bool) -> float:
+def widen(weight: Any, bfloat16: bool) -> Any:
     """A stored weight as float32: itself for float32, converted for the uint16 bits of a half."""
     raise NotImplementedError("only within compiled code")
 
 
-def narrow(value: float, like: Any, bfloat16: bool) -> Any:
+def narrow(value: Any, like: Any, bfloat16: bool) -> Any:
     """A float32 rounded to the stored form that ``like`` has."""
     raise NotImplementedError("only within compiled code")
 
