@@ -1,0 +1,171 @@
+"""Bytes by their digest, in a directory. POSIX: it locks files and syncs folders.
+
+Knows nothing of switches, of names or of who owns what: a blob is bytes, and its sha256 is its name.
+Blobs never change; putting the same bytes twice is one blob.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from bitswitch_store.errors import CorruptBlob, NotStored, StoreError
+from bitswitch_store.switch import DIGEST
+
+_ALGORITHM = "sha256"
+
+
+class Blobs(Protocol):
+    """Where blobs live. Every method may be called from many threads and processes at once."""
+
+    def put(self, data: bytes) -> str:
+        """Keep the bytes and return their digest, ``sha256:<hex>``; they are durable on return."""
+
+    def read(self, digest: str) -> bytes:
+        """The blob's bytes, checked against its digest.
+
+        Raises:
+            NotStored: there is no such blob.
+            CorruptBlob: what is stored has another digest.
+        """
+
+    def path(self, digest: str) -> Path:
+        """A file with the blob's bytes, to be read only; unchecked. NotStored if there is no such blob."""
+
+    def has(self, digest: str) -> bool:
+        """Whether there is such a blob; False for anything that is no digest."""
+
+    def delete(self, digest: str) -> None:
+        """Remove the blob if there is one."""
+
+    def digests(self) -> Iterator[str]:
+        """The digests of all blobs, in no order."""
+
+
+class DirectoryBlobs:
+    """Blobs as the files ``<root>/sha256/<first two hex digits>/<hex>``.
+
+    A blob is written to ``<root>/tmp``, synced, read back, and renamed to its place, so under its name
+    there is never a part of it. What writers that were killed left in ``tmp`` is removed on opening.
+
+    Raises:
+        StoreError: the directory cannot be made or written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._blobs = root / _ALGORITHM
+        self._temporary = root / "tmp"
+        self._lock = root / "writing.lock"
+        try:
+            self._blobs.mkdir(parents=True, exist_ok=True)
+            self._temporary.mkdir(exist_ok=True)
+            self._remove_leftovers()
+        except OSError as error:
+            raise StoreError(
+                f"blobs cannot be kept in {root} ({error.strerror}); give a directory this user can write"
+            ) from error
+
+    def put(self, data: bytes) -> str:
+        """See `Blobs.put`. A blob that is there but corrupt is replaced.
+
+        Raises:
+            CorruptBlob: what was written reads back with another digest; nothing was kept.
+        """
+        digest = _digest(data)
+        place = self._place(digest)
+        if not (place.is_file() and _digest(place.read_bytes()) == digest):
+            place.parent.mkdir(exist_ok=True)
+            self._write(data, digest, place)
+        # Also when another writer put it there: it may not have come to its own sync yet.
+        _sync(place.parent)
+        _sync(self._blobs)
+        return digest
+
+    def read(self, digest: str) -> bytes:
+        """See `Blobs.read`."""
+        try:
+            data = self.path(digest).read_bytes()
+        except FileNotFoundError:  # deleted since `path` looked
+            raise _missing(digest) from None
+        if _digest(data) != digest:
+            raise CorruptBlob(
+                f"the blob {digest} is damaged: its bytes have another digest; put the switch again"
+            )
+        return data
+
+    def path(self, digest: str) -> Path:
+        """See `Blobs.path`."""
+        if not self.has(digest):
+            raise _missing(digest)
+        return self._place(digest)
+
+    def has(self, digest: str) -> bool:
+        """See `Blobs.has`."""
+        return DIGEST.fullmatch(digest) is not None and self._place(digest).is_file()
+
+    def delete(self, digest: str) -> None:
+        """See `Blobs.delete`."""
+        if DIGEST.fullmatch(digest):
+            self._place(digest).unlink(missing_ok=True)
+
+    def digests(self) -> Iterator[str]:
+        """See `Blobs.digests`."""
+        for path in self._blobs.glob("??/*"):
+            digest = f"{_ALGORITHM}:{path.name}"
+            if DIGEST.fullmatch(digest):
+                yield digest
+
+    def _place(self, digest: str) -> Path:
+        name = digest.removeprefix(f"{_ALGORITHM}:")
+        return self._blobs / name[:2] / name
+
+    def _write(self, data: bytes, digest: str, place: Path) -> None:
+        with self._locked(fcntl.LOCK_SH):
+            handle, name = tempfile.mkstemp(dir=self._temporary)
+            temporary = Path(name)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                if _digest(temporary.read_bytes()) != digest:
+                    raise CorruptBlob(f"{temporary} reads back other bytes than were written; check the disk")
+                temporary.replace(place)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _locked(self, kind: int) -> Iterator[None]:
+        """Hold the lock file, shared by all writers, while inside; the system lets go of it for the dead."""
+        with self._lock.open("ab") as file:
+            fcntl.flock(file, kind)
+            yield
+
+    def _remove_leftovers(self) -> None:
+        with contextlib.suppress(BlockingIOError), self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB):
+            # Nobody is writing, in any process: whatever lies here lost its writer.
+            for path in self._temporary.iterdir():
+                path.unlink()
+
+
+def _digest(data: bytes) -> str:
+    return f"{_ALGORITHM}:{hashlib.sha256(data).hexdigest()}"
+
+
+def _missing(digest: str) -> NotStored:
+    return NotStored(f"there is no blob {digest!r} in this store")
+
+
+def _sync(folder: Path) -> None:
+    """Make a folder's entries durable, as fsync(2) asks for."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

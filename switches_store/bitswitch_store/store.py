@@ -1,0 +1,165 @@
+"""Where switches live: put, get, list, delete. The catalog says what there is, the blobs hold it.
+
+Knows nothing of HTTP, of the engine or of who may ask. Whenever the process is killed, the store
+opens again with every put and delete that had returned: a blob is durable before a row names it, and
+goes only after the last row that named it. What a kill can leave is a blob that no row names.
+"""
+
+from __future__ import annotations
+
+import builtins
+import logging
+from pathlib import Path
+
+from sqlalchemy import URL
+
+from bitswitch_store import file
+from bitswitch_store.blobs import Blobs, DirectoryBlobs
+from bitswitch_store.catalog import Catalog, Entry, check_name
+from bitswitch_store.errors import Conflict, CorruptBlob, InvalidName, NotStored, StoreError
+from bitswitch_store.switch import BaseIdentity, Switch, SwitchError
+
+__all__ = ["Conflict", "CorruptBlob", "Entry", "InvalidName", "NotStored", "Store", "StoreError"]
+
+_log = logging.getLogger(__name__)
+
+
+class Store:
+    """Switches by digest, and by tenant, name and version. Many threads and processes may share one.
+
+    Args:
+        root: the store's directory; made if missing.
+        base: the one base whose switches are taken and given; None takes any.
+        database_url: where the catalog is; None is a SQLite file in ``root``.
+
+    Raises:
+        StoreError: the directory or the database cannot be used; the message says why.
+    """
+
+    def __init__(self, root: Path, *, base: BaseIdentity | None, database_url: str | None = None) -> None:
+        if root.exists() and not root.is_dir():
+            raise StoreError(f"the store's root {root} is a file; give a directory, it is made if missing")
+        self._base = base
+        self._blobs: Blobs = DirectoryBlobs(root / "blobs")
+        self._catalog = Catalog(database_url or URL.create("sqlite", database=str(root / "catalog.sqlite3")))
+        if orphans := self.orphans():
+            _log.warning("%s: %d blobs belong to no switch, such as %s", root, len(orphans), min(orphans))
+
+    def close(self) -> None:
+        """Close the catalog's connections; the store is not used after that."""
+        self._catalog.close()
+
+    def put(
+        self, source: Path | bytes, *, tenant: str, name: str | None = None, public: bool = False
+    ) -> Entry:
+        """Publish a switch as the next version of its name.
+
+        The bytes of the name's latest version give that version again; ``public=True`` then makes it
+        public if it was not.
+
+        Args:
+            source: a switch file, or its bytes; all of it is checked.
+            name: the switch's task if None.
+            public: whether other tenants see it.
+
+        Raises:
+            SwitchError: it is no switch file, or one of another base.
+            InvalidName: of the name or the tenant.
+        """
+        data = source.read_bytes() if isinstance(source, Path) else source
+        switch = file.read(data)
+        self._check_base(switch)
+        check_name(tenant, "tenant")
+        name = check_name(switch.task if name is None else name)
+        digest = self._blobs.put(data)
+        with self._catalog.writing() as rows:
+            if not self._blobs.has(digest):  # a delete of the same bytes came between
+                self._blobs.put(data)
+            return rows.publish(
+                tenant=tenant,
+                name=name,
+                digest=digest,
+                size=len(data),
+                task=switch.task,
+                labels=switch.head.labels if switch.head else (),
+                metric=switch.metric,
+                base_digest=switch.base.digest,
+                public=public,
+            )
+
+    def get(self, digest: str) -> Switch:
+        """The switch of a digest, checked to the last byte.
+
+        Raises:
+            NotStored: there is none.
+            CorruptBlob: its file was damaged.
+            SwitchError: it is of another base, or of a format this version does not read.
+        """
+        switch = file.read(self._blobs.read(digest))
+        self._check_base(switch)
+        return switch
+
+    def path(self, digest: str) -> Path:
+        """The file of a digest, to be read only. NotStored if there is none."""
+        return self._blobs.path(digest)
+
+    def find(self, tenant: str, name: str, selector: str | None = None) -> Entry | None:
+        """One version of the tenant's own: by its number, by an alias, or (None) the latest there is."""
+        return self._catalog.find(tenant, name, selector)
+
+    def list(self, tenant: str) -> list[Entry]:
+        """All versions of the tenant's own, by name and version."""
+        return self._catalog.list(tenant)
+
+    def visible(self, tenant: str) -> builtins.list[Entry]:
+        """The tenant's own, and the public ones of others; by tenant, name and version."""
+        return self._catalog.visible(tenant)
+
+    def set_alias(self, tenant: str, name: str, alias: str, version: int) -> Entry:
+        """Point an alias of a name to one of its versions, wherever it pointed before.
+
+        Raises:
+            InvalidName: of the alias.
+            NotStored: there is no such version.
+        """
+        with self._catalog.writing() as rows:
+            return rows.set_alias(tenant, name, alias, version)
+
+    def delete_alias(self, tenant: str, name: str, alias: str) -> None:
+        """Take an alias off a name. NotStored if it has none so called."""
+        with self._catalog.writing() as rows:
+            rows.delete_alias(tenant, name, alias)
+
+    def delete(
+        self, tenant: str, name: str, version: int | None = None, *, force: bool = False
+    ) -> builtins.list[Entry]:
+        """Remove one version, or (None) all of them, and the blobs that nothing else needs.
+
+        Returns:
+            What was removed. Its version numbers are never given again.
+
+        Raises:
+            NotStored: there is nothing of that name, or no such version.
+            Conflict: aliases point there, and ``force`` is not set, which removes them as well.
+        """
+        with self._catalog.writing() as rows:
+            gone = rows.delete(tenant, name, version, force=force)
+        # A turn of its own: the rows are gone for good before a blob goes, and no put of the same
+        # bytes can come between the look and the removal.
+        with self._catalog.writing() as rows:
+            for digest in rows.unreferenced({entry.digest for entry in gone}):
+                self._blobs.delete(digest)
+        return gone
+
+    def orphans(self) -> set[str]:
+        """Digests of blobs that no version has: what a kill, or a put under way, leaves."""
+        # Blobs first: one that is put and named while this looks is then no orphan.
+        blobs = set(self._blobs.digests())
+        return blobs - self._catalog.digests()
+
+    def _check_base(self, switch: Switch) -> None:
+        if self._base is not None and switch.base != self._base:
+            raise SwitchError(
+                f"the switch belongs to the base {switch.base.architecture} {switch.base.digest};"
+                f" this store serves {self._base.architecture} {self._base.digest}"
+            )
