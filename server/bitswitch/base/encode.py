@@ -1,0 +1,123 @@
+"""From texts to token rows and from rows to a padded batch. Knows tokenizers; nothing of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import torch
+from tokenizers import Tokenizer, normalizers
+from transformers import PreTrainedTokenizerBase
+
+from bitswitch.base.faults import BaseError
+from bitswitch.core import Row, Want
+from bitswitch.errors import InvalidRequestError
+
+
+class Encoder:
+    """The base's tokenizer, safe to use from many threads at once.
+
+    transformers' tokenizers set truncation and padding on one shared object at every call, so two
+    threads that want different lengths cut each other's texts. Here each length has its own copy
+    of the Rust tokenizer, set up once and only read afterwards.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        accepted: Collection[str],
+        limit: int,
+        embed_limit: int,
+        embed_lowercase: bool = False,
+    ) -> None:
+        """Set up both copies.
+
+        Args:
+            accepted: names of the inputs that the model's forward takes.
+            limit: longest row in tokens, special ones included.
+            embed_limit: the same for `Want.EMBED`.
+            embed_lowercase: lowercase texts for `Want.EMBED` before all else.
+
+        Raises:
+            BaseError: the tokenizer is not one of the ``tokenizers`` library, or has no padding token.
+        """
+        if not tokenizer.is_fast:
+            raise BaseError(f"{type(tokenizer).__name__} has no tokenizer.json; a fast tokenizer is needed")
+        if tokenizer.pad_token_id is None:
+            raise BaseError("the tokenizer has no padding token; set pad_token in tokenizer_config.json")
+        self.limit = limit
+        self.embed_limit = embed_limit
+        names = [name for name in tokenizer.model_input_names if name in accepted]
+        self._types = "token_type_ids" in names
+        self._padding = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+        self._plain = _copy(tokenizer, limit)
+        self._embed = _copy(tokenizer, embed_limit)
+        if embed_lowercase:
+            own = self._embed.normalizer
+            chain = [normalizers.Lowercase(), *([own] if own is not None else [])]
+            self._embed.normalizer = normalizers.Sequence(chain)
+
+    def __call__(self, inputs: Sequence[str | tuple[str, str]], *, want: Want) -> tuple[Row, ...]:
+        """Tokenize.
+
+        The rows are those of ``tokenizer(texts, pairs, truncation=True, max_length=limit)``: pairs are
+        cut longest first. A pair whose second text is empty stays a pair, as in the library's batches
+        (its call with one single text takes it for a text without a pair).
+
+        Raises:
+            InvalidRequestError: a text holds half of a surrogate pair, which is no character.
+        """
+        if not inputs:
+            return ()
+        tokenizer = self._embed if want is Want.EMBED else self._plain
+        try:
+            encodings = tokenizer.encode_batch(list(inputs))
+        except TypeError:
+            _refuse_surrogates(inputs)
+            raise
+        return tuple(
+            Row(
+                fields={"input_ids": e.ids, "token_type_ids": e.type_ids}
+                if self._types
+                else {"input_ids": e.ids},
+                truncated=bool(e.overflowing),
+            )
+            for e in encodings
+        )
+
+    def pad(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        """One batch of ``rows``, padded to the longest.
+
+        Always on the right, whatever the tokenizer prefers: encoders count positions from the left,
+        so only there a row in a batch gets the answer it gets alone.
+
+        Returns:
+            int64 (rows, length) by input name, ``attention_mask`` among them.
+        """
+        longest = max(row.length for row in rows)
+        fields = {
+            name: torch.tensor(
+                [[*row.fields[name], *[self._padding[name]] * (longest - row.length)] for row in rows]
+            )
+            for name in rows[0].fields
+        }
+        mask = [[1] * row.length + [0] * (longest - row.length) for row in rows]
+        return {**fields, "attention_mask": torch.tensor(mask)}
+
+
+def _copy(tokenizer: PreTrainedTokenizerBase, limit: int) -> Tokenizer:
+    own: Tokenizer = tokenizer.backend_tokenizer
+    copy: Tokenizer = Tokenizer.from_str(own.to_str())
+    copy.no_padding()
+    copy.enable_truncation(limit, strategy="longest_first", direction=tokenizer.truncation_side)
+    copy.encode_special_tokens = tokenizer.split_special_tokens
+    return copy
+
+
+def _refuse_surrogates(inputs: Sequence[str | tuple[str, str]]) -> None:
+    for i, item in enumerate(inputs):
+        for text in (item,) if isinstance(item, str) else item:
+            if any("\ud800" <= character <= "\udfff" for character in text):
+                raise InvalidRequestError(
+                    f"input {i} holds half of a surrogate pair; texts are valid Unicode", param="input"
+                )

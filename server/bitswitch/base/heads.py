@@ -1,0 +1,186 @@
+"""A task's own last layers, run by the library's own code. Knows nothing of switches being applied.
+
+The fine-tune's ``…ForSequenceClassification`` class is built without memory (on torch's meta device),
+only what lies outside the backbone gets weights, and in the backbone's place stands a stub that
+hands over what the base has computed already.
+
+A head comes from an upload, so its config is not trusted: the class and every size come from the
+base's own config, and the head's is asked only for what concerns the head.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils.generic import ModelOutput
+
+from bitswitch.base.model import Base, Hidden
+from bitswitch.errors import InvalidSwitchError
+from bitswitch_store.switch import Head
+
+_PROBLEMS = ("single_label_classification", "multi_label_classification", "regression")
+_HEAD_KEYS = ("classifier_", "pooler_", "cls_", "summary_", "seq_classif_")
+
+
+class ClassificationHead:
+    """One task's head over one base. One thread at a time, like `Base.forward`.
+
+    It computes in the base's dtype, as the fine-tune would; probabilities are made in float32.
+
+    Attributes:
+        labels: names of the outputs, in order.
+        nbytes: bytes of the weights held.
+    """
+
+    def __init__(self, base: Base, head: Head) -> None:
+        """Build it.
+
+        Raises:
+            InvalidSwitchError: the config is of another model or task, or tensors are missing,
+                unexpected or of another shape; the message names them.
+        """
+        self.labels = head.labels
+        self._problem = _problem(head)
+        self._model = _skeleton(base, head)
+        self._stub = _Precomputed(_pooler(base, self._model))
+        setattr(self._model, self._model.base_model_prefix, self._stub)
+        tensors = {name: torch.tensor(array, dtype=base.dtype) for name, array in head.tensors.items()}
+        _check(dict(self._model.named_parameters()), tensors)
+        self._model.load_state_dict(tensors, assign=True)
+        self._model.train(False).requires_grad_(False).to(base.device)
+        self.nbytes = sum(tensor.nbytes for tensor in tensors.values())
+        self._try(base)
+
+    @torch.inference_mode()
+    def __call__(self, hidden: Hidden) -> torch.Tensor:
+        """Answer.
+
+        Returns:
+            float32 (rows, labels): softmax; sigmoid for a multi-label task; the raw values for a
+            regression, which a head of one label is unless its config says otherwise.
+        """
+        self._stub.output = hidden.output
+        try:
+            logits: torch.Tensor = self._model(**hidden.fields).logits.float()
+        finally:
+            self._stub.output = None
+        if self._problem == "regression":
+            return logits
+        return logits.sigmoid() if self._problem == "multi_label_classification" else logits.softmax(dim=-1)
+
+    def _try(self, base: Base) -> None:
+        """Run it once on zeros: what only fails when it runs shall fail now, not under a request."""
+        vector = torch.zeros(1, base.model.config.hidden_size, dtype=base.dtype, device=base.device)
+        tokens = vector.unsqueeze(1)
+        pooled = vector if getattr(base.model, "pooler", None) is not None else None
+        one = torch.ones(1, 1, dtype=torch.int64, device=base.device)
+        output = BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=pooled)
+        try:
+            answer = self(Hidden({"input_ids": one, "attention_mask": one}, output))
+        except Exception as error:
+            raise InvalidSwitchError(f"the head does not run: {type(error).__name__}: {error}") from error
+        if answer.shape != (1, len(self.labels)):
+            raise InvalidSwitchError(
+                f"the head answers {tuple(answer.shape)} for one input, not (1, {len(self.labels)})"
+            )
+
+
+class _Precomputed(torch.nn.Module):
+    """Stands where the backbone stood."""
+
+    def __init__(self, pooler: torch.nn.Module | None) -> None:
+        super().__init__()
+        self.pooler = pooler
+        self.output: ModelOutput | None = None
+
+    def forward(self, *_: object, **__: object) -> ModelOutput:
+        if self.output is None:
+            raise RuntimeError("a head ran without the backbone's output")
+        if self.pooler is None:
+            return self.output
+        pooled = self.pooler(self.output["last_hidden_state"])
+        return type(self.output)(**{**self.output, "pooler_output": pooled})
+
+
+def _problem(head: Head) -> str:
+    problem = head.config.get("problem_type")
+    if problem is None:
+        return "regression" if len(head.labels) == 1 else "single_label_classification"
+    if problem not in _PROBLEMS:
+        raise InvalidSwitchError(
+            f"the head's problem_type {problem!r} is not known; use {', '.join(_PROBLEMS)}"
+        )
+    return str(problem)
+
+
+def _skeleton(base: Base, head: Head) -> PreTrainedModel:
+    """The fine-tune's class without memory."""
+    own = base.model.config
+    if type(own) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        raise InvalidSwitchError(f"{own.model_type} has no sequence classification in transformers")
+    model_class: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(own)]
+    _check_config(own, model_class.__name__, head)
+    config = copy.deepcopy(own)
+    try:
+        config.num_labels = len(head.labels)
+        for key, value in head.config.items():
+            if key.startswith(_HEAD_KEYS) and not key.endswith("_token_id"):
+                setattr(config, key, value)
+        with torch.device("meta"):
+            model: PreTrainedModel = model_class(config)
+    except (StrictDataclassError, ValueError, TypeError, KeyError, RuntimeError, OverflowError) as error:
+        raise InvalidSwitchError(f"the head's config builds no {model_class.__name__}: {error}") from error
+    return model
+
+
+def _check_config(own: PretrainedConfig, class_name: str, head: Head) -> None:
+    config: Mapping[str, Any] = head.config
+    if config.get("model_type") != own.model_type:
+        raise InvalidSwitchError(
+            f"the head is of a {config.get('model_type')!r}; this base is a {own.model_type!r}"
+        )
+    stated = config.get("architectures")
+    if stated is not None and stated != [class_name]:
+        raise InvalidSwitchError(
+            f"the head's architecture is {stated!r}; this base answers with [{class_name!r}]"
+        )
+    if config.get("num_labels", len(head.labels)) != len(head.labels):
+        raise InvalidSwitchError(
+            f"the head's config has {config['num_labels']} labels and names {len(head.labels)}"
+        )
+    for key, value in own.to_dict().items():
+        size = isinstance(value, int) and not isinstance(value, bool) and not key.endswith("_token_id")
+        if size and not key.startswith(_HEAD_KEYS) and config.get(key, value) != value:
+            raise InvalidSwitchError(f"the head's config has {key} {config[key]!r}; this base has {value}")
+
+
+def _pooler(base: Base, model: PreTrainedModel) -> torch.nn.Module | None:
+    """The backbone's pooler where the task needs one and the base has none: the head brings it."""
+    backbone = getattr(model, model.base_model_prefix)
+    pooler: torch.nn.Module | None = getattr(backbone, "pooler", None)
+    if pooler is None or getattr(base.model, "pooler", None) is not None:
+        return None
+    return pooler
+
+
+def _check(needed: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> None:
+    missing = sorted(needed.keys() - given.keys())
+    if missing:
+        raise InvalidSwitchError(f"the head lacks {', '.join(missing[:5])}")
+    unexpected = sorted(given.keys() - needed.keys())
+    if unexpected:
+        raise InvalidSwitchError(
+            f"the head brings {', '.join(unexpected[:5])}, which is no part of it;"
+            f" it is {', '.join(sorted(needed))}"
+        )
+    for name, tensor in needed.items():
+        if given[name].shape != tensor.shape:
+            raise InvalidSwitchError(
+                f"the head's {name} is {tuple(given[name].shape)}; here it is {tuple(tensor.shape)}"
+            )

@@ -1,0 +1,159 @@
+"""From a checkpoint folder to the resident base. Knows nothing of switches; asks no model hub."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from bitswitch.base.encode import Encoder
+from bitswitch.base.faults import BaseError
+from bitswitch.base.model import Base
+from bitswitch.base.pooling import Pooling
+from bitswitch_store.checkpoint import Checkpoint, CheckpointError
+
+_STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_ASKED = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def load(folder: Path, *, device: str = "cpu", dtype: str | None = None) -> Base:
+    """Load a base.
+
+    Args:
+        folder: an ordinary Hugging Face folder: config, safetensors, ``tokenizer.json``.
+        device: as torch names it.
+        dtype: ``float32``, ``float16`` or ``bfloat16``; None for the one the file is stored in
+            (float32, which holds all of them, where several are mixed).
+
+    Raises:
+        BaseError: the folder is no such checkpoint, or device or dtype cannot be had.
+    """
+    if dtype is not None and dtype not in _ASKED:
+        raise BaseError(f"dtype {dtype!r} is not known; use {', '.join(_ASKED)}")
+    where = _device(device)
+    try:
+        checkpoint = Checkpoint.open(folder)
+        with _quiet():
+            # The folder's own code is never run: only architectures that transformers knows load.
+            model = AutoModel.from_pretrained(
+                folder,
+                local_files_only=True,
+                trust_remote_code=False,
+                dtype=_ASKED[dtype] if dtype else _stored(checkpoint),
+            )
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except CheckpointError as error:
+        raise BaseError(str(error)) from error
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+        raise BaseError(f"{folder} does not load as a base: {error}") from error
+    pooling = Pooling.read(folder)
+    model.eval().requires_grad_(False)
+    _own_memory(model)
+    model.to(where)
+    return Base(
+        identity=checkpoint.identity(),
+        folder=folder,
+        model=model,
+        encoder=_encoder(tokenizer, model, pooling),
+        pooling=pooling,
+        parameters=_parameters(checkpoint, model),
+    )
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise BaseError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def _stored(checkpoint: Checkpoint) -> torch.dtype:
+    dtypes = {checkpoint.dtype(name) for name in checkpoint.names}
+    return _STORED[dtypes.pop()] if len(dtypes) == 1 else torch.float32
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' load report and progress bars; both are as before afterwards."""
+    logging: Any = transformers_logging  # in part untyped
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    if bars:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _own_memory(model: PreTrainedModel) -> None:
+    """Copy the weights out of the file: they come as a mapping of it, and a file changes underfoot."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
+
+
+def _parameters(checkpoint: Checkpoint, model: PreTrainedModel) -> Mapping[str, torch.Tensor]:
+    """The backbone's parameters by the file's names.
+
+    A pooler that the file lacks would have random weights: it is taken out of the model.
+    """
+    own = dict(model.named_parameters(remove_duplicate=False))
+    prefix = model.base_model_prefix + "."
+    found: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name in checkpoint.names:
+        parameter = own.get(name, own.get(name.removeprefix(prefix)))
+        if (
+            parameter is not None
+            and tuple(parameter.shape) == checkpoint.shape(name)
+            and id(parameter) not in seen
+        ):
+            found[name] = parameter
+            seen.add(id(parameter))
+    missing = [name for name, parameter in own.items() if id(parameter) not in seen]
+    unexpected = [name for name in missing if not name.startswith("pooler.")]
+    if unexpected:
+        raise BaseError(
+            f"{checkpoint.folder} has no weights for {', '.join(unexpected[:5])} of its own architecture"
+        )
+    if missing:
+        model.register_module("pooler", None)
+    return found
+
+
+def _encoder(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, pooling: Pooling) -> Encoder:
+    limit = min(tokenizer.model_max_length, _positions(model))
+    return Encoder(
+        tokenizer,
+        accepted=inspect.signature(model.forward).parameters.keys(),
+        limit=limit,
+        embed_limit=limit if pooling.max_length is None else min(pooling.max_length, _positions(model)),
+        embed_lowercase=pooling.lowercase,
+    )
+
+
+def _positions(model: PreTrainedModel) -> int:
+    """How many tokens the model has positions for.
+
+    RoBERTa and its kin count from behind the padding id, and so lose as many rows of their table;
+    torch's ``padding_idx`` on that table is what tells them apart.
+    """
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    stated: int | None = getattr(model.config, "max_position_embeddings", None)
+    if stated is None:
+        raise BaseError(
+            f"{model.config.model_type} states no max_position_embeddings: its longest input is unknown"
+        )
+    return stated

@@ -1,0 +1,39 @@
+"""Features: the mean over a text's own tokens of the middle hidden state, at length 1."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from finetunes import TEXTS
+
+from bitswitch.base.features import features, recipe
+from bitswitch.base.load import load
+from bitswitch.core import Want
+
+
+def by_hand(base, text, layer):
+    """One text, without padding, by the definition."""
+    rows = base.encode([text], want=Want.FEATURES)
+    vector = base.forward(rows).output.hidden_states[layer][0].double().mean(dim=0)
+    return vector / vector.norm()
+
+
+def test_each_row_is_what_the_definition_says(folder):
+    base = load(folder)
+    result = features(base, base.forward(base.encode(TEXTS, want=Want.FEATURES)))
+    assert result.dtype == torch.float32
+    for text, vector in zip(TEXTS, result.double(), strict=True):
+        torch.testing.assert_close(vector, by_hand(base, text, 1), rtol=0, atol=1e-5)
+        assert (vector - by_hand(base, text, 2)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("layers", "expected"), [(1, 1), (2, 1), (3, 2), (6, 3)])
+def test_the_recipe_names_half_of_the_layers_rounded_up(tmp_path, layers, expected):
+    from transformers import BertConfig, BertModel
+
+    from tiny import tokenizer
+
+    size = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 66}
+    BertModel(BertConfig(num_hidden_layers=layers, **size)).save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    assert recipe(load(tmp_path)) == f"hidden:{expected}|mean|l2"
