@@ -19,6 +19,11 @@ def recipe(base: Base) -> str:
     return f"hidden:{layer(base)}|mean|l2"
 
 
+def dim(base: Base) -> int:
+    """How many values a feature vector has."""
+    return int(base.model.config.hidden_size)
+
+
 @torch.inference_mode()
 def features(base: Base, hidden: Hidden) -> torch.Tensor:
     """Mean over the tokens of one hidden state, scaled to length 1: float32 (rows, dim)."""

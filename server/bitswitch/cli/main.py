@@ -1,0 +1,187 @@
+"""The commands and their options. What each does lies in a module of its own, imported when it is called:
+``bitswitch --help`` shall not wait for torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    name="bitswitch",
+    help="One resident base model; thousands of full fine-tunes of it, each stored as a task switch.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+ExistingFolder = typer.Option(exists=True, file_okay=False)
+ExistingFile = typer.Option(exists=True, dir_okay=False)
+
+
+class RuleName(StrEnum):
+    """How a fine-tune is made binary."""
+
+    BUDGET = "budget"
+    PAPER = "paper"
+
+
+@app.command()
+def make(
+    base: Annotated[Path, ExistingFolder],
+    finetuned: Annotated[Path, ExistingFolder],
+    name: Annotated[
+        str, typer.Option(help="The task's name; it is published under this unless told otherwise.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
+    queries: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help='About 100 example inputs, one JSON text or {"text", "text_b"?} per line: "auto" finds'
+            " the switch by them.",
+        ),
+    ] = None,
+    rule: Annotated[
+        RuleName, typer.Option(help="Ours under a bit budget, or the paper's.")
+    ] = RuleName.BUDGET,
+    budget: Annotated[
+        float | None, typer.Option(help="Share of the fp32 checkpoint the file may take [default: 0.02].")
+    ] = None,
+    alpha: Annotated[
+        float | None,
+        typer.Option(help="Paper's rule: share of each tensor's weights left alone [default: 0.9]."),
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="A figure on the test set, such as accuracy=0.93; may be repeated."),
+    ] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of the fine-tune.")] = None,
+) -> None:
+    """Make a switch file of a fine-tune."""
+    from bitswitch.cli.make import Made, make_switch
+
+    if rule is RuleName.PAPER and budget is not None:
+        raise typer.BadParameter("--budget belongs to --rule budget; the paper's rule takes --alpha")
+    if rule is RuleName.BUDGET and alpha is not None:
+        raise typer.BadParameter("--alpha belongs to --rule paper; the budget rule takes --budget")
+    value = (
+        {"budget": 0.02 if budget is None else budget}
+        if rule is RuleName.BUDGET
+        else {"alpha": 0.9 if alpha is None else alpha}
+    )
+    made: Made = make_switch(
+        base=base,
+        finetuned=finetuned,
+        task=name,
+        output=output,
+        queries=queries,
+        rule=rule.value,
+        parameters=value,
+        metric=metric or [],
+        licence=licence,
+    )
+    Console().print(made.summary())
+
+
+@app.command()
+def inspect(
+    switch: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A switch file.")],
+) -> None:
+    """Show what a switch file holds: identity, sizes, density per tensor, head, labels."""
+    from bitswitch.cli.inspect import tables
+
+    for table in tables(switch):
+        Console().print(table)
+
+
+@app.command(name="eval")
+def evaluate(
+    base: Annotated[Path, ExistingFolder],
+    switch: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A switch file.")],
+    data: Annotated[
+        Path, typer.Option(exists=True, dir_okay=False, help='Lines of {"text", "text_b"?, "label"}.')
+    ],
+    against: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="The fine-tune it was made of.")
+    ] = None,
+) -> None:
+    """Measure a switch's accuracy on labelled data, beside its fine-tune's if that is given."""
+    from bitswitch.cli.evaluate import evaluate_switch
+
+    Console().print(evaluate_switch(base=base, switch=switch, data=data, against=against).table())
+
+
+@app.command(context_settings={"allow_extra_args": False})
+def serve(
+    base: Annotated[Path | None, typer.Option(help="Folder of the base model's checkpoint.")] = None,
+    store: Annotated[Path | None, typer.Option(help="Folder of the switch store; made if missing.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen at [default: 127.0.0.1].")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes any free one [default: 8000].")] = None,
+    device: Annotated[str | None, typer.Option(help="Where the base is resident [default: cpu].")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, float16 or bfloat16 [default: as stored].")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of the model [default: all].")] = None,
+    queue_limit: Annotated[int | None, typer.Option(help="Requests that may wait [default: 1024].")] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="debug, info, warning or error [default: info].")
+    ] = None,
+    log_json: Annotated[bool | None, typer.Option("--log-json", help="Log lines as JSON.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with any of the settings.")] = None,
+) -> None:
+    """Serve a base and its switches over HTTP.
+
+    Every setting may also be given as BITSWITCH_NAME in the environment or in the file of --config; what
+    is given here wins.
+    """
+    from bitswitch.cli.serve import run
+    from bitswitch.settings import read_settings
+
+    given: dict[str, Any] = {
+        "base": base,
+        "store": store,
+        "host": host,
+        "port": port,
+        "device": device,
+        "dtype": dtype,
+        "threads": threads,
+        "queue_limit": queue_limit,
+        "log_level": log_level,
+        "log_json": log_json,
+    }
+    run(read_settings(config, **given))
+
+
+@app.command()
+def demo(
+    switches: Annotated[
+        Path, typer.Option(exists=True, file_okay=False, help="Folder of switch files.")
+    ] = Path("demo/switches"),
+    port: Annotated[int, typer.Option(help="Port to listen at; 0 takes any free one.")] = 8000,
+    leave: Annotated[bool, typer.Option("--exit", help="End after the table instead of serving on.")] = False,
+) -> None:
+    """Start a server with the demo's switches, ask it real questions over HTTP, and stay up."""
+    from bitswitch.cli.demo import run_demo
+
+    run_demo(switches, port=port, stay=not leave)
+
+
+def main() -> None:
+    """Run the command line; what a user did wrong ends with one sentence and exit status 2."""
+    from bitswitch.errors import BitswitchError
+
+    try:
+        app()
+    except (ValueError, BitswitchError) as error:
+        # CheckpointError, SwitchError, SettingsError and BaseError are all ValueErrors: a fault in
+        # what was given. Anything else is a fault of ours and shows its traceback.
+        _errors.print(f"[bold red]error:[/] {error}", markup=True)
+        sys.exit(2)

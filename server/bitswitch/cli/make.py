@@ -1,0 +1,115 @@
+"""``bitswitch make``: a fine-tune and a few example inputs → a switch file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from bitswitch.base.features import features, recipe
+from bitswitch.base.load import load
+from bitswitch.cli.rows import Text, read_examples
+from bitswitch.core import Want
+from bitswitch_store import file
+from bitswitch_store.binarize import binarize
+from bitswitch_store.checkpoint import Checkpoint
+from bitswitch_store.switch import QuerySet, Rule
+
+QUERIES = 100
+"""Query vectors kept, at most: the paper's number. From a longer file they are taken evenly spaced."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came of it."""
+
+    output: Path
+    size: int
+    checkpoint_size: int
+    active: int
+    weights: int
+
+    def summary(self) -> str:
+        """One line for the terminal."""
+        return (
+            f"{self.output}: {self.size:,} bytes, {self.size / self.checkpoint_size:.2%} of the base in fp32;"
+            f" {self.active:,} of {self.weights:,} weights ({self.active / self.weights:.2%}) are active"
+        )
+
+
+def make_switch(
+    *,
+    base: Path,
+    finetuned: Path,
+    task: str,
+    output: Path,
+    queries: Path | None,
+    rule: str,
+    parameters: Mapping[str, float],
+    metric: Sequence[str],
+    licence: str | None,
+) -> Made:
+    """Make the switch and write its file.
+
+    Raises:
+        ValueError: whatever was given does not do; the message says what.
+    """
+    figures = dict(_figure(text) for text in metric)
+    origin, tuned = Checkpoint.open(base), Checkpoint.open(finetuned)
+    columns = (
+        TextColumn("[progress.description]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, transient=True) as bars:
+        query_set = None if queries is None else query_features(base, queries, bars)
+        bar = bars.add_task("tensors", total=None)
+
+        def step(_: str, number: int, of: int) -> None:
+            bars.update(bar, completed=number, total=of)
+
+        switch = binarize(
+            origin,
+            tuned,
+            Rule(rule, parameters),
+            task=task,
+            queries=query_set,
+            metric=figures,
+            licence=licence,
+            progress=step,
+        )
+    data = file.write(switch)
+    output.write_bytes(data)
+    weights = sum(origin.numel(name) for name in origin.names)
+    return Made(output, len(data), 4 * weights, switch.active, weights)
+
+
+def query_features(base: Path, queries: Path, bars: Progress) -> QuerySet:
+    """The query set of the examples in a file, made by the bare base."""
+    texts: list[Text] = [example.text for example in read_examples(queries)]
+    if len(texts) > QUERIES:
+        texts = [texts[len(texts) * i // QUERIES] for i in range(QUERIES)]
+    model = load(base, dtype="float32")
+    bar = bars.add_task("query set", total=len(texts))
+    vectors = []
+    for start in range(0, len(texts), 16):
+        rows = model.encode(texts[start : start + 16], want=Want.FEATURES)
+        vectors.append(features(model, model.forward(rows)).numpy())
+        bars.update(bar, advance=len(rows))
+    return QuerySet(np.concatenate(vectors).astype(np.float16), recipe(model))
+
+
+def _figure(text: str) -> tuple[str, float]:
+    name, equals, value = text.partition("=")
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not name or not equals or not math.isfinite(number):
+        raise ValueError(f"--metric {text!r} is not NAME=NUMBER, such as accuracy=0.93")
+    return name, number

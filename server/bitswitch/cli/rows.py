@@ -1,0 +1,55 @@
+"""Example inputs from a JSON-lines file. Knows nothing of models."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+Text = str | tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One line: a text or a pair of texts, and its label where there is one."""
+
+    text: Text
+    label: str | None = None
+
+
+def read_examples(path: Path, *, labelled: bool = False) -> list[Example]:
+    """The lines of a file: each a JSON text, or an object with ``text``, ``text_b``? and ``label``?.
+
+    Args:
+        path: the file; empty lines are passed over.
+        labelled: whether every line needs a label.
+
+    Raises:
+        ValueError: a line is none of these; the message names file and line.
+    """
+    examples = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            examples.append(_example(json.loads(line), labelled))
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from None
+    if not examples:
+        raise ValueError(f"{path} has no lines; one example per line is needed")
+    return examples
+
+
+def _example(value: object, labelled: bool) -> Example:
+    if isinstance(value, str) and not labelled:
+        return Example(value)
+    wanted = '{"text": …, "text_b": …?, "label": …}' if labelled else 'a text or {"text": …, "text_b": …?}'
+    if not isinstance(value, dict) or not isinstance(value.get("text"), str):
+        raise ValueError(f"this is not {wanted}")
+    second, label = value.get("text_b"), value.get("label")
+    if second is not None and not isinstance(second, str):
+        raise ValueError("text_b is not a text")
+    if labelled and not isinstance(label, str):
+        raise ValueError("there is no label, or it is not a text")
+    text: Text = value["text"] if second is None else (value["text"], second)
+    return Example(text, label if isinstance(label, str) else None)

@@ -1,0 +1,207 @@
+"""The commands as a user types them, over a tiny base: right files, right tables, faults as exit status 2."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from bitswitch.base.features import features, recipe
+from bitswitch.base.load import load
+from bitswitch.cli.main import main
+from bitswitch.core import Want
+from bitswitch_store import file
+
+TEXTS = ["my card was charged twice", "brilliant film", "win cash money now", "who wrote hamlet", "great plot"]
+
+
+@pytest.fixture
+def run(monkeypatch, capfd):
+    """Run a command; gives exit status, output and error output."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["bitswitch", *map(str, arguments)])
+        try:
+            main()
+            status = 0
+        except SystemExit as end:
+            status = end.code or 0
+        seen = capfd.readouterr()
+        return status, seen.out, seen.err
+
+    return run
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    path = tmp_path / "inputs.jsonl"
+    lines = [json.dumps(TEXTS[0]), "", json.dumps({"text": TEXTS[1]}), json.dumps({"text": "a", "text_b": "b"})]
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.fixture
+def data(tmp_path):
+    path = tmp_path / "test.jsonl"
+    path.write_text("\n".join(json.dumps({"text": text, "label": "bank"}) for text in TEXTS))
+    return path
+
+
+def make(run, base, finetune, output, *more):
+    return run("make", "--base", base, "--finetuned", finetune, "--name", "topic", "-o", output, *more)
+
+
+def test_make_inspect_eval(run, tiny_base, tiny_finetune, inputs, data, tmp_path):
+    output = tmp_path / "topic.switch.safetensors"
+    status, out, err = make(
+        run, tiny_base, tiny_finetune, output,
+        "--queries", inputs, "--rule", "paper", "--alpha", 0.8, "--metric", "accuracy=0.93", "--licence", "MIT",
+    )  # fmt: skip
+    assert (status, err) == (0, "")
+    switch = file.read(output)
+    assert f"{output.stat().st_size:,} bytes" in out
+    assert switch.task == "topic"
+    assert switch.licence == "MIT"
+    assert dict(switch.metric) == {"accuracy": 0.93}
+    assert switch.rule.parameters == {"alpha": 0.8}
+    assert switch.head.labels == ("bank", "film", "spam")
+    assert switch.base == load(tiny_base).identity
+
+    status, out, err = run("inspect", output)
+    assert (status, err) == (0, "")
+    for part in ("topic", switch.base.digest, "bank, film, spam", "hidden:1|mean|l2", "entropy bound", "0.93"):
+        assert part in out
+    assert all(tensor.name in out for tensor in switch.tensors)
+
+    status, out, err = run("eval", "--base", tiny_base, output, "--data", data, "--against", tiny_finetune)
+    assert (status, err) == (0, "")
+    assert "5 examples" in out
+    assert "fine-tune" in out
+    assert "the same label on" in out
+
+
+def test_query_features_are_the_bare_base_s(run, tiny_base, tiny_finetune, inputs, tmp_path):
+    output = tmp_path / "topic.switch.safetensors"
+    make(run, tiny_base, tiny_finetune, output, "--queries", inputs, "--budget", 0.3)
+    queries = file.read(output).queries
+    base = load(tiny_base)
+    rows = base.encode([TEXTS[0], TEXTS[1], ("a", "b")], want=Want.FEATURES)
+    assert queries.recipe == recipe(base)
+    np.testing.assert_allclose(queries.features, features(base, base.forward(rows)).numpy(), atol=1e-3)
+
+
+def test_a_long_query_file_is_thinned_evenly(run, tiny_base, tiny_finetune, tmp_path):
+    inputs, output = tmp_path / "many.jsonl", tmp_path / "topic.switch.safetensors"
+    inputs.write_text("\n".join(json.dumps(TEXTS[i % 5]) for i in range(333)))
+    make(run, tiny_base, tiny_finetune, output, "--queries", inputs, "--budget", 0.9)
+    assert file.read(output).queries.features.shape == (100, 32)
+
+
+def test_a_budget_is_kept(run, tiny_base, tiny_finetune, tmp_path):
+    output = tmp_path / "topic.switch.safetensors"
+    status, _, _ = make(run, tiny_base, tiny_finetune, output, "--budget", 0.1)
+    total = sum(4 * parameter.numel() for parameter in load(tiny_base).parameters.values())
+    assert status == 0
+    assert output.stat().st_size <= 0.1 * total
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--budget", "2"], "budget"),
+        (["--budget", "0.0001"], "budget"),
+        (["--rule", "paper", "--alpha", "1.0"], "alpha"),
+        (["--rule", "paper", "--budget", "0.1"], "--budget belongs to --rule budget"),
+        (["--alpha", "0.5"], "--alpha belongs to --rule paper"),
+        (["--rule", "best"], "'best' is not one of"),
+        (["--metric", "accuracy"], "is not NAME=NUMBER"),
+        (["--metric", "accuracy=high"], "is not NAME=NUMBER"),
+        (["--metric", "=1"], "is not NAME=NUMBER"),
+        (["--name", ""], "task name"),
+        (["--queries", "nowhere.jsonl"], "does not exist"),
+        (["--finetuned", "nowhere"], "does not exist"),
+        (["--frobnicate"], "No such option"),
+    ],
+)
+def test_a_wrong_option_is_named(run, tiny_base, tiny_finetune, tmp_path, more, sentence):
+    output = tmp_path / "topic.switch.safetensors"
+    status, _, err = make(run, tiny_base, tiny_finetune, output, *more)
+    assert status == 2
+    assert sentence in " ".join(err.replace("│", " ").split())
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("{", "line 2"),
+        ("[1]", 'line 2: this is not a text or {"text"'),
+        ('{"text": 5}', "line 2: this is not"),
+        ('{"text": "a", "text_b": []}', "line 2: text_b is not a text"),
+    ],
+)
+def test_a_wrong_line_is_named(run, tiny_base, tiny_finetune, tmp_path, line, sentence):
+    inputs = tmp_path / "inputs.jsonl"
+    inputs.write_text('"fine"\n' + line)
+    status, _, err = make(run, tiny_base, tiny_finetune, tmp_path / "x", "--queries", inputs)
+    assert status == 2
+    assert sentence in err
+
+
+def test_an_empty_query_file_is_named(run, tiny_base, tiny_finetune, tmp_path):
+    (tmp_path / "inputs.jsonl").touch()
+    status, _, err = make(run, tiny_base, tiny_finetune, tmp_path / "x", "--queries", tmp_path / "inputs.jsonl")
+    assert status == 2
+    assert "has no lines" in err
+
+
+def test_a_folder_that_is_no_checkpoint_is_named(run, tiny_base, tmp_path):
+    (tmp_path / "empty").mkdir()
+    status, _, err = make(run, tiny_base, tmp_path / "empty", tmp_path / "x")
+    assert status == 2
+    assert "config.json" in err
+
+
+@pytest.mark.parametrize("content", [b"", b"no switch", b"\xff" * 100, (2**60).to_bytes(8, "little") + b"{}"])
+def test_a_file_that_is_no_switch_is_named(run, tiny_base, data, tmp_path, content):
+    path = tmp_path / "bad.switch.safetensors"
+    path.write_bytes(content)
+    for arguments in (["inspect", path], ["eval", "--base", tiny_base, path, "--data", data]):
+        status, out, err = run(*arguments)
+        assert (status, out) == (2, "")
+        assert err.startswith("error: ")
+        assert "Traceback" not in err
+
+
+def test_labels_the_switch_does_not_know_are_named(run, tiny_base, tiny_finetune, tmp_path):
+    output, data = tmp_path / "topic.switch.safetensors", tmp_path / "test.jsonl"
+    make(run, tiny_base, tiny_finetune, output, "--budget", 0.5)
+    data.write_text('{"text": "a", "label": "weather"}')
+    status, _, err = run("eval", "--base", tiny_base, output, "--data", data)
+    assert status == 2
+    assert "weather" in err
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--port", "70000"], "port"),
+        (["--dtype", "int8"], "dtype"),
+        (["--log-level", "loud"], "log_level"),
+        (["--host", "0.0.0.0"], "no key is set"),
+        (["--config", "nowhere.toml"], "no file"),
+        (["--base", "nowhere"], "nowhere"),
+        (["--device", "cuda:99"], "cuda"),
+    ],
+)
+def test_a_setting_that_cannot_be_stops_the_start(run, tiny_base, tmp_path, more, sentence):
+    status, _, err = run("serve", "--base", tiny_base, "--store", tmp_path / "store", *more)
+    assert status == 2
+    assert sentence in err
+    assert "Traceback" not in err
+
+
+def test_the_demo_needs_its_switches(run, tmp_path):
+    status, _, err = run("demo", "--switches", tmp_path)
+    assert status == 2
+    assert "holds no *.switch.safetensors" in err

@@ -1,0 +1,214 @@
+"""The engine with a real tiny model: right answers from any number of threads, and the base always back."""
+
+import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from bitswitch.base.load import load
+from bitswitch.core import Mix, Request, Want
+from bitswitch.engine.engine import Engine
+from bitswitch.errors import (
+    DeadlineExceededError,
+    InvalidSwitchError,
+    OverloadedError,
+    UnavailableError,
+)
+from bitswitch_store.switch import BaseIdentity
+from oracle import written
+from switches import random_switch
+
+TEXTS = ["who wrote hamlet", "free prize call now", "i loved the movie it was brilliant", "a", ""]
+
+
+def make(tiny_base, **limits):
+    base = load(tiny_base)
+    shapes = {name: tuple(p.shape) for name, p in base.parameters.items()}
+    switches = {f"s{i}": random_switch(shapes, 0.3, i, base=base.identity) for i in range(6)}
+    fetched = []
+
+    def fetch(digest):
+        fetched.append(digest)
+        if digest == "corrupt":
+            raise InvalidSwitchError("the blob of 'corrupt' is damaged")
+        return switches[digest]
+
+    engine = Engine(base, fetch, **limits)
+    engine.switches, engine.fetched, engine.base = switches, fetched, base
+    return engine
+
+
+@pytest.fixture
+def engine(tiny_base):
+    engine = make(tiny_base)
+    engine.start()
+    yield engine
+    engine.stop(10)
+
+
+def request(engine, mix, texts=TEXTS[:1], want=Want.EMBED, **more):
+    return Request(mix, want, engine.base.encode(texts, want=want), **more)
+
+
+def statically(engine, mix, text):
+    """The embedding at weights written by the oracle into a fresh copy of the model."""
+    base = load(engine.base.folder)
+    weights = written(dict(base.parameters), [(engine.switches[digest], weight) for digest, weight in mix])
+    with torch.no_grad():
+        for name, parameter in base.parameters.items():
+            parameter.copy_(weights[name])
+    return base.embed(base.forward(base.encode([text], want=Want.EMBED)))[0].numpy()
+
+
+MIXES = [
+    Mix(),
+    Mix.of([("s0", 1.0)]),
+    Mix.of([("s1", 1.0)]),
+    Mix.of([("s2", 0.5), ("s3", 0.5)]),
+    Mix.of([(f"s{i}", 0.2) for i in range(6)]),
+]
+
+
+def test_answers_are_those_of_statically_written_weights(engine):
+    for mix in (*MIXES, *reversed(MIXES)):
+        result = engine.submit(request(engine, mix, TEXTS)).result(30)
+        assert result.mix == mix
+        assert result.values.dtype == np.float32
+        for text, values in zip(TEXTS, result.values, strict=True):
+            np.testing.assert_allclose(values, statically(engine, mix, text), atol=2e-6)
+    assert engine.verify().intact
+
+
+def test_many_threads_many_mixes(engine):
+    alone = {
+        (mix, text): engine.submit(request(engine, mix, [text])).result(30).values[0]
+        for mix in MIXES
+        for text in TEXTS
+    }
+    chance = random.Random(0)
+    asked = [chance.choice(list(alone)) for _ in range(300)]
+
+    def ask(what):
+        mix, text = what
+        return engine.submit(request(engine, mix, [text], tenant=text)).result(60).values[0]
+
+    with ThreadPoolExecutor(16) as pool:
+        for what, values in zip(asked, pool.map(ask, asked), strict=True):
+            np.testing.assert_allclose(values, alone[what], atol=2e-6)
+    verdict = engine.verify()
+    assert verdict.intact
+    assert verdict.checked == len(engine.base.parameters)
+
+
+def test_more_rows_than_a_pass_takes_come_back_in_order(tiny_base):
+    engine = make(tiny_base, batch_rows=3, batch_tokens=30)
+    engine.start()
+    texts = [TEXTS[i % len(TEXTS)] + " movie" * (i % 7) for i in range(40)]
+    result = engine.submit(request(engine, MIXES[1], texts)).result(60)
+    singles = [engine.submit(request(engine, MIXES[1], [text])).result(60).values[0] for text in texts]
+    np.testing.assert_allclose(result.values, np.stack(singles), atol=2e-6)
+    engine.stop(10)
+
+
+def test_a_damaged_switch_fails_its_own_request_alone(engine):
+    bad = engine.submit(request(engine, Mix.of([("s0", 0.5), ("corrupt", 0.5)])))
+    good = engine.submit(request(engine, MIXES[1]))
+    with pytest.raises(InvalidSwitchError, match="damaged"):
+        bad.result(30)
+    assert good.result(30).values.shape == (1, 32)
+    assert engine.verify().intact
+
+
+def test_a_forward_that_fails_restores_the_base_and_the_engine_goes_on(engine):
+    broken = request(engine, MIXES[2])
+    broken.rows[0].fields["input_ids"][0] = 10**6  # no such token
+    with pytest.raises(IndexError):
+        engine.submit(broken).result(30)
+    assert engine.state().mix == Mix()
+    assert engine.verify().intact
+    assert engine.submit(request(engine, MIXES[2])).result(30).mix == MIXES[2]
+
+
+def test_idle_means_the_bare_base(engine):
+    engine.submit(request(engine, MIXES[4])).result(30)
+    waited = time.monotonic() + 10
+    while engine.state().mix and time.monotonic() < waited:
+        time.sleep(0.01)
+    state = engine.state()
+    assert state.mix == Mix()
+    assert state.journal_bytes == 0
+    assert state.transitions == 2
+    assert set(state.resident) == set(MIXES[4].digests)
+
+
+def test_overload_is_refused_at_the_door_and_what_was_taken_is_answered(tiny_base):
+    engine = make(tiny_base, queue_limit=4)
+    engine.start()
+    hold, held = threading.Event(), threading.Event()
+
+    def stall(error=None):
+        held.set()
+        hold.wait(30)
+
+    engine._errands.append(stall)
+    engine._queue.wake()
+    assert held.wait(10)
+    taken = [engine.submit(request(engine, MIXES[1])) for _ in range(4)]
+    with pytest.raises(OverloadedError):
+        engine.submit(request(engine, MIXES[1]))
+    late = taken[0]
+    assert late.cancel()
+    hold.set()
+    assert all(future.result(30).mix == MIXES[1] for future in taken[1:])
+    engine.stop(10)
+
+
+def test_deadlines_and_cancelled_requests(engine):
+    past = engine.submit(request(engine, MIXES[1], deadline=time.monotonic() - 1))
+    with pytest.raises(DeadlineExceededError):
+        past.result(30)
+    for _ in range(20):
+        engine.submit(request(engine, MIXES[3])).cancel()
+    assert engine.submit(request(engine, MIXES[0])).result(30).mix == Mix()
+    assert engine.verify().intact
+
+
+def test_stopping_answers_what_waits_and_takes_no_more(tiny_base):
+    engine = make(tiny_base)
+    with pytest.raises(UnavailableError):
+        engine.submit(request(engine, MIXES[0]))
+    engine.start()
+    futures = [engine.submit(request(engine, mix)) for mix in MIXES * 4]
+    engine.stop(30)
+    assert [future.result(0).mix for future in futures] == MIXES * 4
+    assert not engine.state().ready
+    with pytest.raises(UnavailableError):
+        engine.submit(request(engine, MIXES[0]))
+
+
+def test_a_changed_weight_is_found_and_named(engine):
+    name = next(iter(engine.base.parameters))
+    with torch.no_grad():
+        engine.base.parameters[name].view(-1)[0] += 1
+    verdict = engine.verify()
+    assert not verdict.intact
+    assert verdict.differing == (name,)
+
+
+def test_switches_of_another_base_or_shape_are_refused(engine):
+    shapes = {name: tuple(p.shape) for name, p in engine.base.parameters.items()}
+    name = next(iter(shapes))
+    identity = engine.base.identity
+    engine.check(random_switch(shapes, 0.1, 0, base=identity))
+    with pytest.raises(InvalidSwitchError, match="belongs to base bert sha256:0000"):
+        engine.check(random_switch(shapes, 0.1, 0))
+    with pytest.raises(InvalidSwitchError, match="no tensor nowhere"):
+        engine.check(random_switch({"nowhere": (3,)}, 1.0, 0, base=identity))
+    with pytest.raises(InvalidSwitchError, match="in the switch and"):
+        engine.check(random_switch({name: (3, 3)}, 1.0, 0, base=identity))
+    other = BaseIdentity("roberta", identity.digest)
+    with pytest.raises(InvalidSwitchError, match="belongs to base roberta"):
+        engine.check(random_switch(shapes, 0.1, 0, base=other))
