@@ -1,0 +1,178 @@
+"""What the server answers, as frozen values. How they are read from its JSON stands in `reading`."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, TypeAlias, TypeVar
+
+D = TypeVar("D")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Where a request's time went on the server, in seconds; nan where it did not say.
+
+    ``swap`` and ``inference`` are those of the whole batch it was computed in.
+    """
+
+    queue: float
+    swap: float
+    inference: float
+    total: float
+
+
+@dataclass(frozen=True)
+class Part:
+    """One switch of a mix."""
+
+    name: str
+    version: int
+    weight: float
+
+
+Mix: TypeAlias = tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """One switch among the nearest query vectors of an input.
+
+    Attributes:
+        share: its share of the votes, 0 to 1.
+        distance: Euclidean distance of its nearest query vector.
+    """
+
+    name: str
+    version: int
+    share: float
+    distance: float
+
+
+@dataclass(frozen=True)
+class Route:
+    """What ``auto`` chooses for one input, and why.
+
+    Attributes:
+        mix: the chosen switches by their shares; empty for the bare base.
+        abstained: whether the input is too far from every task.
+        distance: to the nearest query vector; None if there is none to see.
+        threshold: the largest distance that is no abstention; None for any.
+    """
+
+    mix: Mix
+    abstained: bool
+    distance: float | None
+    threshold: float | None
+    neighbours: tuple[Neighbour, ...]
+
+
+@dataclass(frozen=True)
+class Classified:
+    """The answer to one input.
+
+    Attributes:
+        label: the likeliest label.
+        probs: probabilities in the order of ``labels``; a regression's raw value.
+        mix: the switches the weights were set to; empty for the bare base.
+        route: why these, if ``auto`` chose them.
+        truncated: whether the input was longer than the model reads.
+    """
+
+    label: str
+    labels: tuple[str, ...]
+    probs: tuple[float, ...]
+    mix: Mix
+    route: Route | None
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The embedding of one input.
+
+    Attributes:
+        vector: float32 (dim,), an ``array('f')``, which numpy reads without a copy.
+        mix, route, truncated: as in `Classified`; where ``auto`` abstained, the bare base answered.
+    """
+
+    vector: array[float]
+    mix: Mix
+    route: Route | None
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Answer(Generic[D]):
+    """The answer to a list of inputs.
+
+    Attributes:
+        id: names this answer; the server's log has it too.
+        model: what was asked, versions resolved; can be asked again as it is.
+        data: one per input, in the inputs' order.
+        tokens: tokens read, special ones included.
+    """
+
+    id: str
+    model: str
+    data: tuple[D, ...]
+    tokens: int
+    timing: Timing
+
+
+Classification: TypeAlias = Answer[Classified]
+Embedding: TypeAlias = Answer[Embedded]
+Routing: TypeAlias = Answer[Route]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A name that ``model`` may hold; ``parent`` is ``base`` for a switch, None for ``base`` and ``auto``."""
+
+    id: str
+    owned_by: str
+    root: str
+    parent: str | None
+
+
+@dataclass(frozen=True)
+class Published:
+    """One version of a switch in the server's store; ``size`` in bytes."""
+
+    tenant: str
+    name: str
+    version: int
+    digest: str
+    size: int
+    task: str
+    labels: tuple[str, ...]
+    aliases: tuple[str, ...]
+    public: bool
+    metric: Mapping[str, float]
+    base_digest: str
+    created: datetime
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the resident weights are the base's, bit for bit; ``checked`` counts tensors."""
+
+    intact: bool
+    differing: tuple[str, ...]
+    checked: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class State:
+    """What goes on in the server right now: requests, and bytes of each switch in memory by its digest."""
+
+    ready: bool
+    waiting: int
+    running: int
+    mix: tuple[tuple[str, float], ...]
+    resident: Mapping[str, int]
+    transitions: int
+    journal_bytes: int

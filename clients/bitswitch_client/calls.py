@@ -1,0 +1,190 @@
+"""Every call of the API, once: its arguments, what it sends, and what it returns.
+
+`client` turns each into a method of `Client` and of `AsyncClient`; these docstrings are theirs too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+
+from bitswitch_client import reading
+from bitswitch_client.answers import (
+    Classification,
+    Embedding,
+    Model,
+    Published,
+    Routing,
+    State,
+    Verdict,
+)
+from bitswitch_client.call import Call
+
+Input = str | Sequence[str | tuple[str, str]]
+"""A text, or several; for tasks on two texts each is a pair of them."""
+
+_READY_STATUSES = frozenset({httpx.codes.SERVICE_UNAVAILABLE})
+
+
+def _wire(inputs: Input) -> str | list[str | list[str]]:
+    if isinstance(inputs, str):
+        return inputs
+    return [one if isinstance(one, str) else list(one) for one in inputs]
+
+
+def classify(model: str, input: Input) -> Call[Classification]:  # noqa: A002 - the API's own word
+    """Classify texts.
+
+    Args:
+        model: a switch, ``name@version`` or ``name@alias``, a mix ``a*0.6+b*0.4``, or ``auto``.
+
+    Raises:
+        RouteAbstainedError: ``auto``, and an input is near to no task.
+    """
+    body = {"model": model, "input": _wire(input)}
+    return Call("POST", "/v1/classify", lambda r: reading.answer(r, reading.classified), json=body)
+
+
+def embed(model: str, input: Input, *, dimensions: int | None = None) -> Call[Embedding]:  # noqa: A002
+    """Embed texts, by the base's own pooling.
+
+    Args:
+        model: as in `classify`; ``base`` is the bare base.
+        dimensions: keep the first so many values, normalized again; None keeps all.
+    """
+    body = {"model": model, "input": _wire(input), "dimensions": dimensions, "encoding_format": "base64"}
+    return Call("POST", "/v1/embeddings", lambda r: reading.answer(r, reading.embedded), json=body)
+
+
+def route(input: Input) -> Call[Routing]:  # noqa: A002
+    """What ``auto`` would choose for each text, without running the task."""
+    body = {"model": "auto", "input": _wire(input)}
+    return Call("POST", "/v1/route", lambda r: reading.answer(r, reading.route), json=body)
+
+
+def models() -> Call[tuple[Model, ...]]:
+    """The names that ``model`` may hold: ``base``, ``auto``, and every switch you may see."""
+    return Call("GET", "/v1/models", lambda r: tuple(map(reading.model, r.json()["data"])))
+
+
+def switches() -> Call[tuple[Published, ...]]:
+    """Every version of every switch you may see."""
+    return Call("GET", "/v1/switches", lambda r: tuple(map(reading.published, r.json()["data"])))
+
+
+def switch(name: str, *, version: str | int | None = None, tenant: str | None = None) -> Call[Published]:
+    """One version of a switch.
+
+    Args:
+        version: a number or an alias; None is the latest.
+        tenant: who shares it; None is yourself.
+    """
+    return Call("GET", "/v1/switches/{name}", _published, fill={"name": name}, query=_which(version, tenant))
+
+
+def publish(
+    source: str | os.PathLike[str] | bytes, name: str | None = None, *, public: bool = False
+) -> Call[Published]:
+    """Upload a switch; the server checks it whole and serves it from then on.
+
+    The same switch again under the same name gives the version that is there already.
+
+    Args:
+        source: the file that ``bitswitch make`` wrote, or its bytes.
+        name: what it is called; None is its task's name.
+        public: whether other tenants see it.
+
+    Raises:
+        OSError: the file cannot be read.
+        InvalidRequestError: it is no switch, or not one of the server's base.
+    """
+    content = source if isinstance(source, bytes) else Path(source).read_bytes()
+    form = {"public": "true" if public else "false"} | ({} if name is None else {"name": name})
+    file = ("upload.switch.safetensors", content)
+    return Call("POST", "/v1/switches", _published, file=file, form=form)
+
+
+def download(
+    name: str,
+    path: str | os.PathLike[str],
+    *,
+    version: str | int | None = None,
+    tenant: str | None = None,
+) -> Call[Path]:
+    """Write the very bytes that were uploaded to ``path``, all or nothing; returns the path.
+
+    The file is held in memory meanwhile. ``version`` and ``tenant`` are as in `switch`.
+
+    Raises:
+        OSError: the file cannot be written.
+        UnexpectedAnswerError: what came is not what the server holds.
+    """
+
+    def save(response: httpx.Response) -> Path:
+        digest = f"sha256:{hashlib.sha256(response.content).hexdigest()}"
+        if digest != response.headers["x-switch-digest"]:
+            raise ValueError(f"the bytes' digest is {digest}, not {response.headers['x-switch-digest']}")
+        target = Path(path)
+        unfinished = target.with_name(target.name + ".part")
+        unfinished.write_bytes(response.content)
+        return unfinished.replace(target)
+
+    query = _which(version, tenant)
+    return Call("GET", "/v1/switches/{name}/file", save, fill={"name": name}, query=query)
+
+
+def delete(name: str, *, version: int | None = None, force: bool = False) -> Call[tuple[Published, ...]]:
+    """Delete one version of a switch, or (None) all; returns what was deleted.
+
+    Raises:
+        ConflictError: an alias points there; ``force`` deletes the alias too.
+    """
+    return Call(
+        "DELETE",
+        "/v1/switches/{name}",
+        lambda r: tuple(map(reading.published, r.json()["data"])),
+        fill={"name": name},
+        query={"version": version, "force": force or None},
+        repeatable=False,  # a second time would find nothing, and say so
+    )
+
+
+def alias(name: str, alias: str, version: int) -> Call[Published]:
+    """Let ``name@alias`` mean this version from now on, wherever it pointed before."""
+    fill = {"name": name, "alias": alias}
+    return Call(
+        "PUT", "/v1/switches/{name}/aliases/{alias}", _published, fill=fill, json={"version": version}
+    )
+
+
+def unalias(name: str, alias: str) -> Call[Published]:
+    """Let ``name@alias`` mean nothing from now on; the version stays."""
+    fill = {"name": name, "alias": alias}
+    return Call("DELETE", "/v1/switches/{name}/aliases/{alias}", _published, fill=fill, repeatable=False)
+
+
+def verify() -> Call[Verdict]:
+    """Let the server prove that its resident weights are the base's, bit for bit."""
+    return Call("GET", "/v1/admin/verify", lambda r: reading.verdict(r.json()))
+
+
+def state() -> Call[State]:
+    """What goes on in the server right now."""
+    return Call("GET", "/v1/admin/state", lambda r: reading.state(r.json()))
+
+
+def ready() -> Call[bool]:
+    """Whether the server takes requests. Asked once: a server that is not there raises at once."""
+    return Call("GET", "/v2/health/ready", lambda r: r.is_success, answers=_READY_STATUSES, patient=False)
+
+
+def _published(response: httpx.Response) -> Published:
+    return reading.published(response.json())
+
+
+def _which(version: str | int | None, tenant: str | None) -> dict[str, str | int | None]:
+    return {"version": version, "tenant": tenant}
