@@ -1,0 +1,1 @@
+"""The HTTP surface. Knows shapes and statuses; no torch, faiss or safetensors in here."""

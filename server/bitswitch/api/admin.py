@@ -1,0 +1,88 @@
+"""Looking into the running server: is the base what was loaded, and what is going on."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fastapi import APIRouter, Response
+
+from bitswitch.api.door import Guarded
+from bitswitch.api.parts import House, Who
+from bitswitch.api.wire import Outgoing
+from bitswitch.observe.metrics import CONTENT_TYPE
+
+router = APIRouter(route_class=Guarded, tags=["admin"])
+
+
+class BaseOut(Outgoing):
+    """The resident base."""
+
+    architecture: str
+    digest: str
+
+
+class VerifyResponse(Outgoing):
+    """Whether the resident weights are the base's, bit for bit."""
+
+    object: Literal["verification"] = "verification"
+    intact: bool
+    differing: list[str]
+    checked: int
+    base: BaseOut
+    seconds: float
+
+
+class WeightedDigest(Outgoing):
+    """One switch of the mix that the weights are set to."""
+
+    digest: str
+    weight: float
+
+
+class StateResponse(Outgoing):
+    """What goes on right now."""
+
+    object: Literal["state"] = "state"
+    ready: bool
+    waiting: int
+    running: int
+    mix: list[WeightedDigest]
+    resident: dict[str, int]
+    transitions: int
+    journal_bytes: int
+
+
+@router.get("/v1/admin/verify", summary="Prove that the base is unchanged")
+def verify(house: House, who: Who) -> VerifyResponse:
+    """Sets the weights back to the base's, digests them, and compares with what was loaded."""
+    verdict = house.verify()
+    if not verdict.intact:
+        house.metrics.base_check_failed()
+    return VerifyResponse(
+        intact=verdict.intact,
+        differing=list(verdict.differing),
+        checked=verdict.checked,
+        base=BaseOut(architecture=house.base_identity.architecture, digest=house.base_identity.digest),
+        seconds=verdict.seconds,
+    )
+
+
+@router.get("/v1/admin/state", summary="See what goes on in the engine")
+def state(house: House, who: Who) -> StateResponse:
+    """Requests waiting and running, the weights' mix, the switches in memory."""
+    now = house.state()
+    return StateResponse(
+        ready=now.ready,
+        waiting=now.waiting,
+        running=now.running,
+        mix=[WeightedDigest(digest=digest, weight=weight) for digest, weight in now.mix],
+        resident=dict(now.resident),
+        transitions=now.transitions,
+        journal_bytes=now.journal_bytes,
+    )
+
+
+@router.get("/metrics", summary="Metrics in Prometheus's format", response_class=Response)
+def metrics(house: House, who: Who) -> Response:
+    """What the server counts and times."""
+    return Response(house.metrics.render(), media_type=CONTENT_TYPE)

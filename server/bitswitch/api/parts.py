@@ -1,0 +1,106 @@
+"""What the endpoints work with. Built once in `create_app`; an endpoint asks for it by `House`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Protocol, cast
+
+from fastapi import Depends, Request
+
+from bitswitch.answer import Answers
+from bitswitch.core import Mix
+from bitswitch.observe.metrics import Metrics
+from bitswitch.publish import Publisher
+from bitswitch.tenants.caller import Caller, Keys
+from bitswitch_store.store import Store
+from bitswitch_store.switch import BaseIdentity
+
+
+class Verdict(Protocol):
+    """Whether the resident weights are the base's; the engine's word."""
+
+    @property
+    def intact(self) -> bool:
+        """Bit for bit."""
+
+    @property
+    def differing(self) -> tuple[str, ...]:
+        """Parameters that are not as they were loaded."""
+
+    @property
+    def checked(self) -> int:
+        """Parameters compared."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+
+
+class State(Protocol):
+    """What goes on in the engine."""
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue."""
+
+    @property
+    def running(self) -> int:
+        """Requests being computed."""
+
+    @property
+    def mix(self) -> Mix:
+        """What the weights are set to."""
+
+    @property
+    def resident(self) -> Mapping[str, int]:
+        """Bytes of each switch in memory, by digest."""
+
+    @property
+    def transitions(self) -> int:
+        """Since the start."""
+
+    @property
+    def journal_bytes(self) -> int:
+        """Base values saved."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The parts of a running server, as far as the API reaches.
+
+    Attributes:
+        verify: compares the resident weights with the base; blocks for up to seconds.
+        state: what goes on in the engine, at once.
+        base_name: what `root` of a model says.
+        started: Unix time at which the base was loaded.
+    """
+
+    answers: Answers
+    publisher: Publisher
+    store: Store
+    verify: Callable[[], Verdict]
+    state: Callable[[], State]
+    keys: Keys
+    metrics: Metrics
+    base_name: str
+    base_identity: BaseIdentity
+    started: int
+
+
+def parts_of(request: Request) -> Parts:
+    """The parts behind this request's app."""
+    return cast("Parts", request.app.state.parts)
+
+
+def caller_of(request: Request) -> Caller:
+    """Who calls; `door.Guarded` has admitted them."""
+    return cast("Caller", request.state.caller)
+
+
+House = Annotated[Parts, Depends(parts_of)]
+Who = Annotated[Caller, Depends(caller_of)]

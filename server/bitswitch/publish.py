@@ -1,0 +1,94 @@
+"""A switch comes, or goes: the store, the engine and the router agree on it.
+
+Knows nothing of HTTP or of how a request is answered.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from bitswitch.engine.engine import Engine
+from bitswitch.errors import BitswitchError
+from bitswitch.router.auto import AutoSwitch
+from bitswitch_store import file
+from bitswitch_store.store import Entry, NotStored, Store, StoreError
+from bitswitch_store.switch import SwitchError
+
+_log = logging.getLogger(__name__)
+
+
+class Publisher:
+    """Publishes and withdraws switches while requests are served; safe from any thread, and blocking.
+
+    Args:
+        store: where they live.
+        engine: says whether one fits its base, and forgets one that nobody can name any more.
+        router: chooses among those that have a query set.
+    """
+
+    def __init__(self, *, store: Store, engine: Engine, router: AutoSwitch) -> None:
+        self._store = store
+        self._engine = engine
+        self._router = router
+        self._turn = threading.Lock()  # or a delete could take from the router what a put just added
+
+    def resume(self, tenant: str) -> int:
+        """Tell the router of what the store holds already; how many switches it can choose from then.
+
+        One that cannot be read is logged and left out: it shall not keep the others from being served.
+        """
+        with self._turn:
+            for entry in self._store.visible(tenant):
+                if entry.digest in self._router:
+                    continue
+                try:
+                    switch = self._store.get(entry.digest)
+                    if switch.queries is not None:
+                        self._router.add(entry.digest, switch.queries)
+                except (StoreError, SwitchError, BitswitchError) as error:
+                    _log.error("%s@%d is not routed to: %s", entry.name, entry.version, error)
+            return len(self._router)
+
+    def publish(self, data: bytes, *, tenant: str, name: str | None, public: bool) -> Entry:
+        """Store a switch file's bytes as the next version of its name, and serve it from now on.
+
+        Raises:
+            SwitchError: it is no switch file.
+            InvalidSwitchError: it does not fit this server's base, or its query set not this router.
+            StoreError: as `Store.put`.
+        """
+        switch = file.read(data)
+        self._engine.check(switch)
+        digest = file.digest(data)
+        with self._turn:
+            known = digest in self._router
+            if switch.queries is not None:
+                self._router.add(digest, switch.queries)  # first: what it refuses shall not be stored
+            try:
+                return self._store.put(data, tenant=tenant, name=name, public=public)
+            except BaseException:
+                if not known:
+                    self._router.remove(digest)
+                raise
+
+    def withdraw(self, tenant: str, name: str, version: int | None, *, force: bool) -> list[Entry]:
+        """Delete one version, or (None) all; bytes that no other name has are forgotten everywhere.
+
+        Raises:
+            StoreError: as `Store.delete`.
+        """
+        with self._turn:
+            gone = self._store.delete(tenant, name, version, force=force)
+            for digest in {entry.digest for entry in gone}:
+                if not self._stored(digest):
+                    self._router.remove(digest)
+                    self._engine.forget(digest)
+            return gone
+
+    def _stored(self, digest: str) -> bool:
+        try:
+            self._store.path(digest)
+        except NotStored:
+            return False
+        return True

@@ -1,0 +1,168 @@
+"""What a `model` means to one tenant at this moment: a mix of stored switches, in names and in digests.
+
+Asks the store each time and remembers nothing: a switch published or deleted a moment ago counts.
+Knows nothing of the engine or of the router.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bitswitch.core import Mix, Route
+from bitswitch.errors import ModelNotFoundError
+from bitswitch.model_ref import BASE, ModelRef, Term
+from bitswitch_store.store import Entry, Store
+
+
+@dataclass(frozen=True)
+class Part:
+    """One switch of a mix, in the words of the tenant who asked.
+
+    Attributes:
+        name: ``name``, or ``tenant/name`` when another tenant shares it.
+        labels: its head's label names; empty when it has no head.
+    """
+
+    name: str
+    version: int
+    digest: str
+    labels: tuple[str, ...]
+    weight: float = 1.0
+
+    @property
+    def ref(self) -> str:
+        """``name@version``, as a request may write it."""
+        return f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A resolved model.
+
+    Attributes:
+        mix: the weights to compute at.
+        parts: the switches of the mix in the order they were asked for; equal ones merged.
+        head: the switch with the largest weight, whose head answers; None for the bare base.
+    """
+
+    mix: Mix
+    parts: tuple[Part, ...] = ()
+    head: Part | None = None
+
+    @property
+    def model(self) -> str:
+        """A `model` that means exactly this, versions named."""
+        return "+".join(str(Term(part.ref, weight=part.weight)) for part in self.parts) or BASE
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What ``auto`` chose for one input, and why: a `Route` in names the tenant knows.
+
+    Attributes:
+        selection: the shares of the votes as a mix; the bare base when it abstained.
+        neighbours: each switch voted for, its share of the votes, its distance.
+        distance: Euclidean distance to the nearest query vector; inf when there is none to see.
+        threshold: the largest distance that would not have been an abstention.
+    """
+
+    selection: Selection
+    abstained: bool
+    distance: float
+    threshold: float
+    neighbours: tuple[tuple[Part, float, float], ...] = ()
+
+
+def name_of(entry: Entry, tenant: str) -> str:
+    """What ``tenant`` calls it, without its version."""
+    return entry.name if entry.tenant == tenant else f"{entry.tenant}/{entry.name}"
+
+
+def part_of(entry: Entry, tenant: str, weight: float = 1.0) -> Part:
+    """``entry`` as ``tenant`` calls it."""
+    return Part(name_of(entry, tenant), entry.version, entry.digest, entry.labels, weight)
+
+
+def find(store: Store, tenant: str, term: Term) -> Entry:
+    """The stored switch that a term names, if ``tenant`` may see it.
+
+    Raises:
+        ModelNotFoundError: there is none, or it is another tenant's own; the same answer for both.
+    """
+    if term.tenant is None or term.tenant == tenant:
+        entry = store.find(tenant, term.name, term.selector)
+    else:
+        entry = _shared(store, tenant, term)
+    if entry is None:
+        raise ModelNotFoundError(str(replace(term, weight=1.0)))
+    return entry
+
+
+def _shared(store: Store, tenant: str, term: Term) -> Entry | None:
+    """Another tenant's; without a selector the latest version that is public, not the latest there is."""
+    versions = [e for e in store.visible(tenant) if (e.tenant, e.name) == (term.tenant, term.name)]
+    if term.selector is None:
+        return max(versions, key=lambda entry: entry.version, default=None)
+    return next((e for e in versions if term.selector in (str(e.version), *e.aliases)), None)
+
+
+def select(store: Store, tenant: str, ref: ModelRef) -> Selection:
+    """Resolve the terms of a mix.
+
+    Raises:
+        ModelNotFoundError: for the first term that names nothing this tenant may see.
+    """
+    entries = [(find(store, tenant, term), term.weight) for term in ref.terms]
+    return of_parts(part_of(entry, tenant, weight) for entry, weight in entries)
+
+
+def of_parts(parts: Iterable[Part]) -> Selection:
+    """Merge parts of equal digest and leave out what weighs nothing."""
+    merged: dict[str, Part] = {}
+    for part in parts:
+        before = merged.get(part.digest)
+        weight = part.weight + (before.weight if before else 0.0)
+        known = before or part
+        merged[part.digest] = replace(known, weight=weight)
+    mix = Mix.of((part.digest, part.weight) for part in merged.values())
+    head = merged[mix.heaviest] if mix.heaviest else None
+    return Selection(mix, tuple(part for part in merged.values() if part.digest in mix.digests), head)
+
+
+def latest(entries: Iterable[Entry]) -> list[Entry]:
+    """Of each switch the version its bare name means; in the order in which the names come."""
+    current: dict[tuple[str, str], Entry] = {}
+    for entry in entries:
+        key = (entry.tenant, entry.name)
+        if key not in current or entry.version > current[key].version:
+            current[key] = entry
+    return list(current.values())
+
+
+def routable(store: Store, tenant: str) -> dict[str, Part]:
+    """What ``auto`` may choose from, by digest: the latest version of each switch, no older ones.
+
+    Two versions of one task have nearly the same query set: among both, ``auto`` would halve every
+    vote. Where two names hold the same bytes, the tenant's own name wins, then the first.
+    """
+    entries = latest(store.visible(tenant))
+    named: dict[str, Part] = {}
+    for entry in sorted(entries, key=lambda entry: (entry.tenant != tenant, entry.tenant, entry.name)):
+        named.setdefault(entry.digest, part_of(entry, tenant))
+    return named
+
+
+def choice_of(route: Route, named: Mapping[str, Part]) -> Choice:
+    """``route`` in the names of `routable`; the heaviest switch first."""
+    # The shortest decimal that is this fp32: 0.6 rather than 0.6000000238418579.
+    parts = [replace(named[digest], weight=float(str(np.float32(weight)))) for digest, weight in route.mix]
+    return Choice(
+        of_parts(sorted(parts, key=lambda part: (-part.weight, part.name))),
+        route.abstained,
+        route.distance,
+        route.threshold,
+        tuple((named[near.digest], near.share, near.distance) for near in route.neighbours),
+    )

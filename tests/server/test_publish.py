@@ -1,0 +1,133 @@
+"""Publishing and withdrawing: store, router and engine agree afterwards, whatever went wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bitswitch.core import Mix
+from bitswitch.errors import InvalidSwitchError
+from bitswitch_store import file
+from bitswitch_store.store import Conflict, InvalidName, NotStored
+from bitswitch_store.switch import BaseIdentity, QuerySet, SwitchError
+from running import House
+
+
+@pytest.fixture
+def parts(tiny_base, tmp_path):
+    """Parts whose engine does not run: publishing needs none."""
+    house = House.build(tiny_base, tmp_path / "store")
+    yield house
+    house.store.close()
+
+
+def publish(house, data, name="mine", tenant="default"):
+    return house.publisher.publish(data, tenant=tenant, name=name, public=False)
+
+
+def test_what_is_published_is_routed_to_until_its_last_name_goes(parts, switch_files):
+    data = switch_files["topic"].read_bytes()
+    first, second = publish(parts, data, "one"), publish(parts, data, "two")
+    assert first.digest == second.digest
+    assert first.digest in parts.router
+    parts.publisher.withdraw("default", "one", None, force=False)
+    assert first.digest in parts.router
+    parts.publisher.withdraw("default", "two", None, force=False)
+    assert first.digest not in parts.router
+    with pytest.raises(NotStored):
+        parts.store.path(first.digest)
+
+
+def test_one_without_a_query_set_is_stored_and_not_routed_to(parts, switch_files):
+    entry = publish(parts, switch_files["entail"].read_bytes())
+    assert parts.store.find("default", "mine") == entry
+    assert len(parts.router) == 0
+
+
+def other_base(switch):
+    return replace(switch, base=BaseIdentity("bert", "sha256:" + "1" * 64))
+
+
+def other_recipe(switch):
+    return replace(switch, queries=QuerySet(switch.queries.features, "hidden:9|mean|l2"))
+
+
+def other_width(switch):
+    return replace(switch, queries=QuerySet(np.ones((3, 8), np.float16), switch.queries.recipe))
+
+
+def other_name(switch):
+    first, *rest = switch.tensors
+    return replace(switch, tensors=(replace(first, name="a.tensor.of.no.base"), *rest))
+
+
+@pytest.mark.parametrize("change", [other_base, other_recipe, other_width, other_name])
+def test_what_does_not_fit_leaves_no_trace(parts, switch_files, change):
+    publish(parts, switch_files["polarity"].read_bytes(), "before")
+    data = file.write(change(file.read(switch_files["topic"])))
+    with pytest.raises(InvalidSwitchError):
+        publish(parts, data)
+    assert [entry.name for entry in parts.store.list("default")] == ["before"]
+    assert len(parts.router) == 1
+    assert parts.store.orphans() == set()
+
+
+def test_a_name_that_is_refused_leaves_the_router_as_it_was(parts, switch_files):
+    data = switch_files["topic"].read_bytes()
+    with pytest.raises(InvalidName):
+        publish(parts, data, "No Name")
+    assert len(parts.router) == 0
+    entry = publish(parts, data)
+    with pytest.raises(InvalidName):
+        publish(parts, data, "No Name")
+    assert entry.digest in parts.router
+
+
+def test_what_is_no_switch_is_refused(parts):
+    with pytest.raises(SwitchError):
+        publish(parts, b"not a switch")
+
+
+def test_a_refused_deletion_changes_nothing(parts, switch_files):
+    entry = publish(parts, switch_files["topic"].read_bytes())
+    parts.store.set_alias("default", "mine", "prod", 1)
+    with pytest.raises(Conflict):
+        parts.publisher.withdraw("default", "mine", 1, force=False)
+    with pytest.raises(NotStored):
+        parts.publisher.withdraw("default", "other", None, force=False)
+    assert entry.digest in parts.router
+    parts.publisher.withdraw("default", "mine", 1, force=True)
+    assert entry.digest not in parts.router
+
+
+def test_a_server_that_starts_again_routes_to_what_is_stored(
+    parts, switch_files, tiny_base, tmp_path, caplog
+):
+    topic = publish(parts, switch_files["topic"].read_bytes(), "topic")
+    polarity = publish(parts, switch_files["polarity"].read_bytes(), "polarity")
+    publish(parts, switch_files["entail"].read_bytes(), "entail")
+    damaged = parts.store.path(polarity.digest)
+    damaged.chmod(0o644)
+    damaged.write_bytes(b"rotten")
+
+    again = House.build(tiny_base, tmp_path / "store")
+    assert again.publisher.resume("default") == 1
+    assert topic.digest in again.router
+    assert polarity.digest not in again.router
+    assert "polarity@1 is not routed to" in caplog.text
+    assert again.publisher.resume("default") == 1
+    again.store.close()
+
+
+def test_withdrawing_frees_the_engine_s_memory(house, switch_files):
+    data = file.write(replace(file.read(switch_files["topic"]), licence="of this test"))
+    entry = publish(house, data, "shortlived")
+    request = house.base.encode(["a"], want="embed")
+    from bitswitch.core import Request, Want
+
+    house.engine.submit(Request(Mix.of([(entry.digest, 1.0)]), Want.EMBED, request)).result(10)
+    assert entry.digest in house.engine.state().resident
+    house.publisher.withdraw("default", "shortlived", None, force=False)
+    assert entry.digest not in house.engine.state().resident

@@ -1,0 +1,117 @@
+"""What a model means to a tenant, against a real store."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from bitswitch.core import Mix, Neighbour, Route
+from bitswitch.errors import ModelNotFoundError
+from bitswitch.model_ref import parse
+from bitswitch.selection import choice_of, latest, routable, select
+from bitswitch_store import file
+from bitswitch_store.store import Store
+
+
+@pytest.fixture(scope="module")
+def store(switch_files, tmp_path_factory):
+    """``default``: a@1, a@2 (prod → 1), b@1. ``acme``: a@1 public, a@2 private, hidden@1 private."""
+    store = Store(tmp_path_factory.mktemp("selection"), base=None)
+    topic = switch_files["topic"].read_bytes()
+    newer = file.write(replace(file.read(topic), licence="other"))
+    polarity = switch_files["polarity"].read_bytes()
+    store.put(topic, tenant="default", name="a")
+    store.put(newer, tenant="default", name="a")
+    store.set_alias("default", "a", "prod", 1)
+    store.put(polarity, tenant="default", name="b")
+    store.put(polarity, tenant="acme", name="a", public=True)
+    store.put(newer, tenant="acme", name="a")
+    store.set_alias("acme", "a", "prod", 2)
+    store.set_alias("acme", "a", "shared", 1)
+    store.put(topic, tenant="acme", name="hidden")
+    yield store
+    store.close()
+
+
+def model(store, text, tenant="default"):
+    return select(store, tenant, parse(text)).model
+
+
+@pytest.mark.parametrize(
+    ("text", "tenant", "resolved"),
+    [
+        ("base", "default", "base"),
+        ("a", "default", "a@2"),
+        ("a@1", "default", "a@1"),
+        ("a@prod", "default", "a@1"),
+        ("default/a@prod", "default", "a@1"),
+        ("a*0.6+b*-0.4", "default", "a@2*0.6+b@1*-0.4"),
+        ("b*0.4+a*0.6", "default", "b@1*0.4+a@2*0.6"),
+        ("b+a*0", "default", "b@1"),
+        ("a*1e-60", "default", "base"),
+        ("a*0.25+a@2*0.25", "default", "a@2*0.5"),
+        ("acme/a", "default", "acme/a@1"),
+        ("acme/a@1", "default", "acme/a@1"),
+        ("acme/a@shared", "default", "acme/a@1"),
+        ("a", "acme", "a@2"),
+        ("hidden", "acme", "hidden@1"),
+        ("acme/a*0.5+b*0.5", "default", "acme/a@1"),
+    ],
+)
+def test_it_is_resolved_to_versions(store, text, tenant, resolved):
+    assert model(store, text, tenant) == resolved
+    assert model(store, resolved, tenant) == resolved
+
+
+@pytest.mark.parametrize(
+    ("text", "tenant", "told"),
+    [
+        ("c", "default", "'c'"),
+        ("a@3", "default", "'a@3'"),
+        ("a@nosuch", "default", "'a@nosuch'"),
+        ("acme/a@2", "default", "'acme/a@2'"),
+        ("acme/a@prod", "default", "'acme/a@prod'"),
+        ("acme/hidden", "default", "'acme/hidden'"),
+        ("nobody/a", "default", "'nobody/a'"),
+        ("default/a", "acme", "'default/a'"),
+        ("a+c*0.5", "default", "'c'"),
+    ],
+)
+def test_unknown_and_forbidden_are_the_same(store, text, tenant, told):
+    with pytest.raises(ModelNotFoundError) as caught:
+        select(store, tenant, parse(text))
+    assert caught.value.message == f"The model {told} does not exist or you do not have access to it."
+
+
+def test_the_heaviest_switch_has_the_head(store):
+    selection = select(store, "default", parse("a*0.3+b*0.7"))
+    assert (selection.head.name, selection.head.labels) == ("b", ("bad", "good"))
+    assert selection.mix == Mix.of((part.digest, part.weight) for part in selection.parts)
+    assert select(store, "default", parse("a*-1+b*0.1")).head.name == "b"
+    assert select(store, "default", parse("base")).head is None
+
+
+def test_auto_chooses_among_the_latest_versions_under_the_tenant_s_own_names(store):
+    named = routable(store, "default")
+    # acme's public one holds the bytes of our own b: one digest, our name
+    assert sorted(part.ref for part in named.values()) == ["a@2", "b@1"]
+    assert sorted(part.ref for part in routable(store, "acme").values()) == ["a@2", "hidden@1"]
+    assert sorted(part.ref for part in routable(store, "third").values()) == ["acme/a@1"]
+    assert [entry.version for entry in latest(store.list("default"))] == [2, 1]
+
+
+def test_a_route_is_told_in_names_heaviest_first(store):
+    named = routable(store, "default")
+    a, b = sorted(named, key=lambda digest: named[digest].name)
+    neighbours = (Neighbour(b, 0.6, 0.1), Neighbour(a, 0.4, 0.2))
+    mix = Mix.of([(a, 0.4), (b, 0.6)])
+    choice = choice_of(
+        Route(mix, b, abstained=False, distance=0.1, threshold=1, neighbours=neighbours), named
+    )
+    assert choice.selection.mix == mix
+    assert [(part.ref, part.weight) for part in choice.selection.parts] == [("b@1", 0.6), ("a@2", 0.4)]
+    assert [(part.ref, share, distance) for part, share, distance in choice.neighbours] == [
+        ("b@1", 0.6, 0.1),
+        ("a@2", 0.4, 0.2),
+    ]
