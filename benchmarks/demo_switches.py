@@ -1,4 +1,4 @@
-"""Make the demo's switches from fine-tunes, and measure them: the files in demo/switches, the table beside them.
+"""Make the demo's switches from fine-tunes, and measure them: the files in demo/switches, and their table.
 
     python benchmarks/finetune.py       --base MODEL_DIR --data DATA_DIR --out CHECKPOINTS TASK …
     python benchmarks/demo_switches.py  --base MODEL_DIR --data DATA_DIR --checkpoints CHECKPOINTS TASK …
@@ -100,11 +100,11 @@ async def auto(house: House, examples: Sequence[Example], line: Line) -> None:
 def table(lines: Sequence[Line], checkpoint: int) -> str:
     head = "| task | TF-IDF | individual | switch | auto | right task | abstained | bytes | of fp32 |"
     rows = [head, "|" + "---|" * 9]
-    for one in lines:
-        rows.append(
-            f"| {one.task} | {one.tfidf:.4f} | {one.individual:.4f} | {one.switch:.4f} | {one.auto:.4f}"
-            f" | {one.right_task:.4f} | {one.abstained:.4f} | {one.size:,} | {one.size / checkpoint:.2%} |"
-        )
+    rows.extend(
+        f"| {one.task} | {one.tfidf:.4f} | {one.individual:.4f} | {one.switch:.4f} | {one.auto:.4f}"
+        f" | {one.right_task:.4f} | {one.abstained:.4f} | {one.size:,} | {one.size / checkpoint:.2%} |"
+        for one in lines
+    )
 
     def mean(name: str) -> float:
         return sum(getattr(one, name) for one in lines) / len(lines)

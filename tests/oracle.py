@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
-from bitswitch_store.switch import Switch, TensorSwitch
 from numpy.typing import NDArray
+
+from bitswitch_store.switch import Switch, TensorSwitch
 
 
 def signs(tensor: TensorSwitch) -> NDArray[np.int8]:
@@ -31,7 +32,7 @@ def knob_per_weight(tensor: TensorSwitch) -> NDArray[np.float32]:
 
 
 def written(base: Mapping[str, torch.Tensor], mix: Iterable[tuple[Switch, float]]) -> dict[str, torch.Tensor]:
-    """Every tensor of ``base`` (float32, float16 or bfloat16, by the base file's names) as ``mix`` sets it."""
+    """Every tensor of ``base`` (fp32, fp16 or bf16, by the base file's names) as ``mix`` sets it."""
     terms: dict[str, list[tuple[NDArray[np.int8], NDArray[np.float32]]]] = {}
     for switch, weight in mix:
         for tensor in switch.tensors:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+
 from bitswitch_store.switch import BaseIdentity, Rule, Switch, TensorSwitch
 
 IDENTITY = BaseIdentity("bert", "sha256:" + "0" * 64)
@@ -39,5 +40,7 @@ def random_switch(
 ) -> Switch:
     """A headless switch of these tensors."""
     generator = np.random.default_rng(seed)
-    tensors = (random_tensor(name, shapes[name], density, generator, per_row=per_row) for name in sorted(shapes))
+    tensors = [
+        random_tensor(name, shapes[name], density, generator, per_row=per_row) for name in sorted(shapes)
+    ]
     return Switch(base, Rule("random"), tuple(t for t in tensors if t is not None), f"random-{seed}")

@@ -20,11 +20,12 @@ from transformers import (
 )
 
 FAMILIES = ("bert", "roberta", "distilbert", "deberta-v2", "modernbert")
-WORDS = (
-    "who what when where why how is the a of in to my card was charged twice please refund free prize call now "
-    "movie film great awful boring brilliant wrote hamlet city country many people win cash money bank account "
-    "i did not like it loved plot acting question answer spam ham human number place thing idea"
-).split()
+WORDS = """
+who what when where why how is the a of in to my card was charged twice please refund free prize
+call now movie film great awful boring brilliant wrote hamlet city country many people win cash
+money bank account i did not like it loved plot acting question answer spam ham human number place
+thing idea
+""".split()  # noqa: SIM905 - as a list it fills a page
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 _SIZES = {

@@ -71,7 +71,7 @@ class TensorSwitch:
         if not self.name:
             raise SwitchError("a tensor's name is empty")
         if not self.shape or any(n < 1 for n in self.shape):
-            raise SwitchError(f"{self.name}: shape {self.shape} needs at least one dimension, each of 1 or more")
+            raise SwitchError(f"{self.name}: shape {self.shape} needs one dimension or more, each at least 1")
         self._check_bits("activation", self.activation, self.numel)
         if self.active == 0:
             raise SwitchError(f"{self.name}: no weight is active; leave the tensor out of the switch")
@@ -182,9 +182,8 @@ class QuerySet:
 
     def __post_init__(self) -> None:
         if self.features.dtype != np.float16 or self.features.ndim != 2 or 0 in self.features.shape:
-            raise SwitchError(
-                f"query features are {self.features.dtype} {self.features.shape}; float16 (queries, dim) is read"
-            )
+            found = f"{self.features.dtype} {self.features.shape}"
+            raise SwitchError(f"query features are {found}; float16 (queries, dim) is read")
         if not np.isfinite(self.features).all():
             raise SwitchError("a query feature is not finite")
         if not self.recipe:

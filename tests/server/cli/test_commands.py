@@ -5,13 +5,20 @@ import sys
 
 import numpy as np
 import pytest
+
 from bitswitch.base.features import features, recipe
 from bitswitch.base.load import load
 from bitswitch.cli.main import main
 from bitswitch.core import Want
 from bitswitch_store import file
 
-TEXTS = ["my card was charged twice", "brilliant film", "win cash money now", "who wrote hamlet", "great plot"]
+TEXTS = [
+    "my card was charged twice",
+    "brilliant film",
+    "win cash money now",
+    "who wrote hamlet",
+    "great plot",
+]
 
 
 @pytest.fixture
@@ -35,7 +42,12 @@ def run(monkeypatch, capfd):
 @pytest.fixture
 def inputs(tmp_path):
     path = tmp_path / "inputs.jsonl"
-    lines = [json.dumps(TEXTS[0]), "", json.dumps({"text": TEXTS[1]}), json.dumps({"text": "a", "text_b": "b"})]
+    lines = [
+        json.dumps(TEXTS[0]),
+        "",
+        json.dumps({"text": TEXTS[1]}),
+        json.dumps({"text": "a", "text_b": "b"}),
+    ]
     path.write_text("\n".join(lines))
     return path
 
@@ -55,7 +67,8 @@ def test_make_inspect_eval(run, tiny_base, tiny_finetune, inputs, data, tmp_path
     output = tmp_path / "topic.switch.safetensors"
     status, out, err = make(
         run, tiny_base, tiny_finetune, output,
-        "--queries", inputs, "--rule", "paper", "--alpha", 0.8, "--metric", "accuracy=0.93", "--licence", "MIT",
+        "--queries", inputs, "--rule", "paper", "--alpha", 0.8, "--metric", "accuracy=0.93",
+        "--licence", "MIT",
     )  # fmt: skip
     assert (status, err) == (0, "")
     switch = file.read(output)
@@ -69,7 +82,14 @@ def test_make_inspect_eval(run, tiny_base, tiny_finetune, inputs, data, tmp_path
 
     status, out, err = run("inspect", output)
     assert (status, err) == (0, "")
-    for part in ("topic", switch.base.digest, "bank, film, spam", "hidden:1|mean|l2", "entropy bound", "0.93"):
+    for part in (
+        "topic",
+        switch.base.digest,
+        "bank, film, spam",
+        "hidden:1|mean|l2",
+        "entropy bound",
+        "0.93",
+    ):
         assert part in out
     assert all(tensor.name in out for tensor in switch.tensors)
 
@@ -150,7 +170,9 @@ def test_a_wrong_line_is_named(run, tiny_base, tiny_finetune, tmp_path, line, se
 
 def test_an_empty_query_file_is_named(run, tiny_base, tiny_finetune, tmp_path):
     (tmp_path / "inputs.jsonl").touch()
-    status, _, err = make(run, tiny_base, tiny_finetune, tmp_path / "x", "--queries", tmp_path / "inputs.jsonl")
+    status, _, err = make(
+        run, tiny_base, tiny_finetune, tmp_path / "x", "--queries", tmp_path / "inputs.jsonl"
+    )
     assert status == 2
     assert "has no lines" in err
 

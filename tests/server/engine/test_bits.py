@@ -3,6 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numba import njit
+
 from bitswitch.engine.bits import (
     from_bfloat16,
     from_float16,
@@ -11,9 +15,6 @@ from bitswitch.engine.bits import (
     to_float16,
     trailing_zeros,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from numba import njit
 
 HALVES = {torch.float16: (from_float16, to_float16), torch.bfloat16: (from_bfloat16, to_bfloat16)}
 

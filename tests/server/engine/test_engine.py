@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+
 from bitswitch.base.load import load
 from bitswitch.core import Mix, Request, Want
 from bitswitch.engine.engine import Engine

@@ -4,6 +4,7 @@ import threading
 import time
 
 import pytest
+
 from bitswitch.core import Mix, Request, Row, Want
 from bitswitch.engine.queue import Job, Queue
 from bitswitch.errors import DeadlineExceededError, OverloadedError, UnavailableError

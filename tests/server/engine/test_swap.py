@@ -5,13 +5,14 @@ import random
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from bitswitch.core import Mix
 from bitswitch.engine import cpu
 from bitswitch.engine.arena import BLOCK, Arena
 from bitswitch.engine.planes import Planes
 from bitswitch.engine.swap import Swap
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from oracle import written
 from switches import random_switch
 
@@ -135,12 +136,17 @@ def test_bits_that_are_no_ordinary_numbers_come_back(dtype):
 def test_an_error_in_the_body_restores_the_base_and_goes_on():
     house = House(torch.float32)
     mix = MIXES[5]
-    with (
-        pytest.raises(KeyError, match="boom"),
-        house.swap.at(mix, [house.planes[digest] for digest in mix.digests]),
-    ):
-        assert house.differing(mix) == []
-        raise KeyError("boom")
+    planes = [house.planes[digest] for digest in mix.digests]
+    seen = []
+
+    def fail():
+        with house.swap.at(mix, planes):
+            seen.append(house.differing(mix))
+            raise KeyError("boom")
+
+    with pytest.raises(KeyError, match="boom"):
+        fail()
+    assert seen == [[]]
     assert house.swap.mix == Mix()
     assert house.differing(Mix()) == []
 
