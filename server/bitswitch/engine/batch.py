@@ -5,7 +5,7 @@ Knows nothing of weights being changed or of who waits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -17,6 +17,7 @@ from bitswitch.base.features import features
 from bitswitch.base.heads import ClassificationHead
 from bitswitch.base.model import Base, Hidden
 from bitswitch.core import Request, Row, Want
+from bitswitch.errors import NotAClassifierError
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,15 @@ class Batch:
     Args:
         base: the resident model.
         requests: of one mix.
-        head: gives the head of a switch by its digest.
+        heads: by digest, those of the switches that the requests name as theirs; None where one has none.
     """
 
     def __init__(
-        self, base: Base, requests: Sequence[Request], head: Callable[[str], ClassificationHead]
+        self, base: Base, requests: Sequence[Request], heads: Mapping[str, ClassificationHead | None]
     ) -> None:
         self._base = base
         self._requests = requests
-        self._head = head
+        self._heads = heads
 
     def run(self, *, tokens: int, rows: int) -> list[NDArray[np.float32]]:
         """The answers, one float32 array (rows of the request, …) per request.
@@ -82,9 +83,10 @@ class Batch:
     def _answer(self, request: Request, hidden: Hidden) -> torch.Tensor:
         match request.want:
             case Want.CLASSIFY:
-                if request.head is None:
-                    raise ValueError("a request to classify names no head")
-                return self._head(request.head)(hidden)
+                head = None if request.head is None else self._heads[request.head]
+                if head is None:
+                    raise NotAClassifierError("The switch has no classification head.", param="model")
+                return head(hidden)
             case Want.EMBED:
                 return self._base.embed(hidden)
             case Want.FEATURES:

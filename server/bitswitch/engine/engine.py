@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from queue import SimpleQueue
+
+import numpy as np
 
 from bitswitch.base.heads import ClassificationHead
 from bitswitch.base.model import Base
@@ -23,7 +25,7 @@ from bitswitch.engine.planes import Planes
 from bitswitch.engine.queue import Job, Queue
 from bitswitch.engine.residency import ReadySwitch, Residency
 from bitswitch.engine.swap import Swap
-from bitswitch.errors import BitswitchError, InvalidSwitchError, UnavailableError
+from bitswitch.errors import BitswitchError, InvalidSwitchError, NotFiniteError, UnavailableError
 from bitswitch_store.switch import Switch, SwitchError
 
 _log = logging.getLogger(__name__)
@@ -102,17 +104,22 @@ class Engine:
         self._queue = Queue(limit=queue_limit, batch_tokens=batch_tokens, batch_rows=batch_rows)
         self._residency = Residency(self._build, budget=resident_bytes)
         self._builder = ThreadPoolExecutor(1, thread_name_prefix="bitswitch-switches")
-        self._errands: deque[Callable[[], None]] = deque()
+        self._verdicts: SimpleQueue[Future[Verdict]] = SimpleQueue()
         self._running = 0
-        self._ready = threading.Event()
+        self._started = threading.Event()
+        self._ended: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="bitswitch-engine", daemon=True)
 
     def start(self) -> None:
-        """Compile the kernels, run the model once, and begin to take requests."""
+        """Compile the kernels, run the model once, and begin to take requests.
+
+        Raises:
+            UnavailableError: it could not; the log and the cause say why.
+        """
         self._thread.start()
-        self._ready.wait()
-        if not self._thread.is_alive():
-            raise UnavailableError("The engine did not start; the log says why.")
+        self._started.wait()
+        if self._ended is not None:
+            raise UnavailableError("The engine did not start; the log says why.") from self._ended
 
     def stop(self, timeout: float | None = None) -> None:
         """Take no more requests, answer those that wait, and end with the base's weights.
@@ -131,8 +138,7 @@ class Engine:
             OverloadedError: the queue is full.
             UnavailableError: the engine is not running.
         """
-        if not self._ready.is_set() or not self._thread.is_alive():
-            raise UnavailableError("The engine is not running; try again shortly.", retry_after=1.0)
+        self._require_running()
         missing = [digest for digest in self._needed(request) if digest not in self._residency]
         job = Job(request, ready=not missing)
         self._queue.put(job)
@@ -155,24 +161,14 @@ class Engine:
         self._make_ready(switch)
 
     def verify(self) -> Verdict:
-        """Digest the resident weights, at mix ``()`` between two groups, and compare with what was loaded."""
+        """Digest the resident weights, at mix ``()`` between two groups, and compare with what was loaded.
+
+        Raises:
+            UnavailableError: the engine is not running.
+        """
+        self._require_running()
         verdict: Future[Verdict] = Future()
-
-        def errand() -> None:
-            try:
-                self._swap.rest()
-                started = time.perf_counter()
-                now = self._base.digest()
-                differing = tuple(name for name, digest in self._loaded.items() if now.get(name) != digest)
-                seconds = time.perf_counter() - started
-                verdict.set_result(Verdict(not differing, differing, len(now), seconds))
-            except BaseException as error:
-                verdict.set_exception(error)
-                raise
-
-        if not self._thread.is_alive():
-            raise UnavailableError("The engine is not running; try again shortly.", retry_after=1.0)
-        self._errands.append(errand)
+        self._verdicts.put(verdict)
         self._queue.wake()
         return verdict.result()
 
@@ -189,8 +185,16 @@ class Engine:
             resident=self._residency.sizes(),
             transitions=self._swap.transitions,
             journal_bytes=self._swap.journal_bytes,
-            ready=self._ready.is_set() and self._thread.is_alive(),
+            ready=self._is_running,
         )
+
+    @property
+    def _is_running(self) -> bool:
+        return self._started.is_set() and self._ended is None
+
+    def _require_running(self) -> None:
+        if not self._is_running:
+            raise UnavailableError("The engine is not running; try again shortly.", retry_after=1.0)
 
     @staticmethod
     def _needed(request: Request) -> tuple[str, ...]:
@@ -210,6 +214,8 @@ class Engine:
 
     def _prepare(self, job: Job, missing: list[str]) -> None:
         """Bring a job's switches into memory, outside the model's thread."""
+        if job.future.done():  # its caller has gone meanwhile
+            return
         try:
             for digest in missing:
                 self._residency.get(digest)
@@ -219,28 +225,50 @@ class Engine:
 
     def _run(self) -> None:
         """The thread's whole life."""
+        ended: BaseException = UnavailableError("The engine has stopped; try again shortly.", retry_after=1.0)
         try:
             self._warm_up()
-            self._ready.set()
+            self._started.set()
             while not self._queue.closed:
                 group = self._queue.take(LINGER if self._swap.mix else None)
-                while self._errands:
-                    self._errands.popleft()()
+                self._judge()
                 if group:
                     self._serve(group)
                 else:
                     self._swap.rest()
             self._swap.rest()
-        except BaseException:
+        except BaseException as error:  # noqa: BLE001 - it is told to everybody who asks from now on
             _log.exception("the engine's thread ended")
-            raise
+            ended = error
         finally:
-            self._ready.set()  # nobody shall wait for a thread that is gone
+            self._ended = ended
+            self._started.set()  # nobody shall wait for a thread that is gone
             self._abandon()
 
     def _warm_up(self) -> None:
         self._swap.warm_up()
         self._base.forward(self._base.encode(["warm-up"], want=Want.EMBED))
+
+    def _judge(self) -> None:
+        """Answer those who asked for a verdict: all of them with one."""
+        waiting = []
+        while not self._verdicts.empty():
+            waiting.append(self._verdicts.get())
+        if not waiting:
+            return
+        try:
+            self._swap.rest()
+            started = time.perf_counter()
+            now = self._base.digest()
+            differing = tuple(name for name, digest in self._loaded.items() if now.get(name) != digest)
+            verdict = Verdict(not differing, differing, len(now), time.perf_counter() - started)
+        except Exception as error:  # noqa: BLE001 - those who asked must hear of it
+            _log.exception("the weights could not be verified")
+            for one in waiting:
+                one.set_exception(error)
+        else:
+            for one in waiting:
+                one.set_result(verdict)
 
     def _abandon(self) -> None:
         """Tell those who still wait that nobody will come."""
@@ -249,20 +277,24 @@ class Engine:
         while group := self._queue.take(0):
             for job in group:
                 job.fail(error)
+        while not self._verdicts.empty():
+            self._verdicts.get().set_exception(error)
 
     def _serve(self, group: list[Job]) -> None:
         """Answer jobs of one mix; whatever goes wrong reaches their callers, and the base comes back."""
-        live = [job for job in group if job.future.set_running_or_notify_cancel()]
+        live = [job for job in group if job.claim()]
         if not live:
             return
         self._running = len(live)
         started = time.monotonic()
         mix = live[0].request.mix
         try:
-            switches = [self._residency.get(digest) for digest in mix.digests]
-            with self._swap.at(mix, [switch.planes for switch in switches]) as swapped:
+            needed = dict.fromkeys(digest for job in live for digest in self._needed(job.request))
+            ready = {digest: self._residency.get(digest) for digest in needed}
+            with self._swap.at(mix, [ready[digest].planes for digest in mix.digests]) as swapped:
                 begun = time.perf_counter()
-                batch = Batch(self._base, [job.request for job in live], self._head)
+                heads = {digest: switch.head for digest, switch in ready.items()}
+                batch = Batch(self._base, [job.request for job in live], heads)
                 answers = batch.run(tokens=self._batch_tokens, rows=self._batch_rows)
                 forward = time.perf_counter() - begun
         except Exception as error:  # noqa: BLE001 - the thread must live on for everybody else
@@ -273,12 +305,16 @@ class Engine:
         else:
             for job, values in zip(live, answers, strict=True):
                 timing = Timing(queue=started - job.submitted, swap=swapped, forward=forward)
-                job.future.set_result(Result(values, mix, timing))
+                if np.isfinite(values).all():
+                    job.future.set_result(Result(values, mix, timing))
+                else:
+                    job.fail(self._not_finite())
         finally:
             self._running = 0
 
-    def _head(self, digest: str) -> ClassificationHead:
-        head = self._residency.get(digest).head
-        if head is None:
-            raise InvalidSwitchError(f"the switch {digest} has no classification head")
-        return head
+    def _not_finite(self) -> NotFiniteError:
+        return NotFiniteError(
+            "The model's answer at this mix is not finite: its weights leave the range of"
+            f" {self._base.dtype}; ask with smaller weights, or serve the base in float32.",
+            param="model",
+        )

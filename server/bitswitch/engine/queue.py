@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,6 +28,10 @@ class Job:
     submitted: float = field(default_factory=time.monotonic)
     ready: bool = True
     """Whether its switches are in memory; until then it keeps its place and is passed over."""
+
+    def claim(self) -> bool:
+        """Begin with it: from now on it cannot be cancelled. False if nobody waits for it any more."""
+        return not self.future.done() and self.future.set_running_or_notify_cancel()
 
     def fail(self, error: BaseException) -> None:
         """Give the waiting side the error, unless it has gone or been answered."""
@@ -69,6 +74,8 @@ class Queue:
         with self._changed:
             if not self._open:
                 raise UnavailableError("The server is stopping; try another replica.", retry_after=1.0)
+            if self._count() >= self._limit:
+                self._drop_gone()
             if self._count() >= self._limit:
                 raise OverloadedError(
                     f"{self._limit} requests are waiting already, as many as may; try again shortly.",
@@ -116,19 +123,21 @@ class Queue:
     def _drained(self) -> bool:
         return not self._open and not self._count()
 
-    def _first(self) -> Job | None:
-        """The oldest ready job of the tenant whose turn it is; those nobody waits for are dropped."""
+    def _drop_gone(self) -> None:
+        """Forget the jobs that nobody waits for, whoever's they are."""
         now = time.monotonic()
         for tenant, jobs in list(self._jobs.items()):
-            alive = deque(job for job in jobs if not _gone(job, now))
-            if not alive:
-                del self._jobs[tenant]
-                continue
-            self._jobs[tenant] = alive
-            for job in alive:
-                if job.ready:
-                    return job
-        return None
+            self._keep(tenant, [job for job in jobs if not _gone(job, now)])
+
+    def _keep(self, tenant: str, jobs: Iterable[Job]) -> None:
+        self._jobs[tenant] = deque(jobs)
+        if not self._jobs[tenant]:
+            del self._jobs[tenant]
+
+    def _first(self) -> Job | None:
+        """The oldest ready job of the tenant whose turn it is."""
+        self._drop_gone()
+        return next((job for jobs in self._jobs.values() for job in jobs if job.ready), None)
 
     def _group(self, first: Job) -> list[Job]:
         """``first`` and what fits beside it of the same mix; taken out, the tenant's turn is over."""
@@ -151,9 +160,7 @@ class Queue:
         turn = self._jobs.pop(tenant)
         self._jobs[tenant] = turn
         for name, jobs in list(self._jobs.items()):
-            self._jobs[name] = deque(job for job in jobs if id(job) not in taken)
-            if not self._jobs[name]:
-                del self._jobs[name]
+            self._keep(name, [job for job in jobs if id(job) not in taken])
         return group
 
 

@@ -15,6 +15,7 @@ from bitswitch.engine.engine import Engine
 from bitswitch.errors import (
     DeadlineExceededError,
     InvalidSwitchError,
+    NotFiniteError,
     OverloadedError,
     UnavailableError,
 )
@@ -150,11 +151,14 @@ def test_overload_is_refused_at_the_door_and_what_was_taken_is_answered(tiny_bas
     engine.start()
     hold, held = threading.Event(), threading.Event()
 
-    def stall(error=None):
+    judge = engine._judge
+
+    def stall():
         held.set()
         hold.wait(30)
+        judge()
 
-    engine._errands.append(stall)
+    engine._judge = stall
     engine._queue.wake()
     assert held.wait(10)
     taken = [engine.submit(request(engine, MIXES[1])) for _ in range(4)]
@@ -213,3 +217,66 @@ def test_switches_of_another_base_or_shape_are_refused(engine):
     other = BaseIdentity("roberta", identity.digest)
     with pytest.raises(InvalidSwitchError, match="belongs to base roberta"):
         engine.check(random_switch(shapes, 0.1, 0, base=other))
+
+
+def test_a_start_that_fails_says_so(tiny_base, monkeypatch):
+    engine = make(tiny_base)
+
+    def broken():
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(engine._swap, "warm_up", broken)
+    with pytest.raises(UnavailableError, match="did not start"):
+        engine.start()
+    assert not engine.state().ready
+    with pytest.raises(UnavailableError):
+        engine.submit(request(engine, MIXES[0]))
+    with pytest.raises(UnavailableError):
+        engine.verify()
+
+
+def test_verdicts_do_not_keep_requests_waiting(engine):
+    stop = threading.Event()
+
+    def ask():
+        while not stop.is_set():
+            assert engine.verify().intact
+
+    askers = [threading.Thread(target=ask) for _ in range(4)]
+    for asker in askers:
+        asker.start()
+    results = [engine.submit(request(engine, mix)).result(30) for mix in MIXES * 2]
+    stop.set()
+    for asker in askers:
+        asker.join(30)
+    assert [result.mix for result in results] == MIXES * 2
+
+
+def test_a_verdict_that_cannot_be_reached_leaves_the_engine_alive(engine, monkeypatch):
+    def no_threads(_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(engine.base), "digest", no_threads)
+        with pytest.raises(RuntimeError, match="new thread"):
+            engine.verify()
+    assert engine.verify().intact
+
+
+def test_an_answer_that_is_not_finite_is_no_answer(engine):
+    shapes = {name: tuple(p.shape) for name, p in engine.base.parameters.items()}
+    huge = random_switch(shapes, 1.0, 9, base=engine.base.identity)
+    engine.switches["huge"] = huge
+    mix = Mix.of([("huge", 3e38)])
+    with pytest.raises(NotFiniteError, match="smaller weights"):
+        engine.submit(request(engine, mix)).result(30)
+    assert engine.verify().intact
+
+
+def test_a_switch_beyond_the_budget_is_served_all_the_same(tiny_base):
+    engine = make(tiny_base, resident_bytes=0)
+    engine.start()
+    for mix in MIXES:
+        assert engine.submit(request(engine, mix)).result(30).mix == mix
+    assert engine.state().resident == {}
+    engine.stop(10)

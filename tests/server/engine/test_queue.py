@@ -116,3 +116,20 @@ def test_closed_takes_no_more_and_hands_out_the_rest():
     assert names(waiting.take(None)) == ["1"]
     assert waiting.closed
     assert waiting.take(None) == []
+
+
+def test_a_job_that_failed_meanwhile_is_in_no_group():
+    failed, late = job("failed", tenant="b"), job("late", tenant="c", deadline=time.monotonic() - 1)
+    waiting = filled(job("first", tenant="a"), failed, late, job("last", tenant="d"))
+    failed.fail(OSError("the blob is corrupt"))
+    assert names(waiting.take(0)) == ["first", "last"]
+    assert not failed.claim()
+
+
+def test_cancelled_jobs_make_room():
+    jobs = [job(str(i), ready=False) for i in range(3)]
+    waiting = filled(*jobs, limit=3)
+    for one in jobs[:2]:
+        one.future.cancel()
+    waiting.put(job("next"))
+    assert len(waiting) == 2
