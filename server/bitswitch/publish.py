@@ -54,11 +54,11 @@ class Publisher:
         """Store a switch file's bytes as the next version of its name, and serve it from now on.
 
         Raises:
-            SwitchError: it is no switch file.
+            SwitchError: it is no switch file, or one of another base.
             InvalidSwitchError: it does not fit this server's base, or its query set not this router.
             StoreError: as `Store.put`.
         """
-        switch = file.read(data)
+        switch = self._store.read(data)
         self._engine.check(switch)
         digest = file.digest(data)
         with self._turn:

@@ -65,6 +65,8 @@ class DirectoryBlobs:
         try:
             self._blobs.mkdir(parents=True, exist_ok=True)
             self._temporary.mkdir(exist_ok=True)
+            for folder in (root, root.parent):  # or a power cut could take the new folders themselves
+                _sync(folder)
             self._remove_leftovers()
         except OSError as error:
             raise StoreError(

@@ -20,7 +20,7 @@ IGNORED = re.compile(
     r"|id2label|label2id|num_labels|problem_type|finetuning_task|task_specific_params"
     r"|classifier_.*|summary_.*|pooler_.*|decoder_bias|tie_.*|sparse_pred.*"
     r"|.*dropout.*|.*layerdrop|drop_path.*|initializer_.*|label_smoothing|gradient_checkpointing"
-    r"|use_cache|output_.*|return_dict|use_return_dict|torchscript|chunk_size_.*"
+    r"|tokenizer_class|processor_class|use_cache|output_.*|return_dict|use_return_dict|torchscript|chunk_size_.*"
     r"|reference_compile|deterministic_flash_attn|repad_.*|attn_implementation"
     r"|(bos|eos|cls|sep|mask|unk|decoder_start|forced_bos|forced_eos)_token_id"
 )
@@ -62,6 +62,8 @@ def _differences(base: Mapping[str, Any], finetuned: Mapping[str, Any], path: st
         # Causal models have no padding token until a classifier needs one.
         if IGNORED.fullmatch(key) or (key == "pad_token_id" and None in (ours, theirs)):
             continue
+        if key == "pos_att_type":  # DeBERTa's older spelling is "p2c|c2p"
+            ours, theirs = (v.split("|") if isinstance(v, str) else v for v in (ours, theirs))
         if isinstance(ours, dict) and isinstance(theirs, dict):
             yield from _differences(ours, theirs, f"{path}{key}.")
         elif ours != theirs:

@@ -18,6 +18,8 @@ from bitswitch_store.switch import Head
 # The classes whose heads are served, and the names by which an embedding is told.
 _CLASSIFIER = re.compile(r".*For(Sequence|Image|Audio|Video)Classification")
 _EMBEDDING = re.compile(r"embed|^wte$|^wpe$|^shared$")
+# Float buffers that older transformers saved among the weights and newer ones do not.
+_BUFFER = re.compile(r"\.(rotary_emb\.inv_freq|masked_bias|attn\.bias|attention\.bias)$")
 _LABEL_MAPS = ("id2label", "label2id")
 
 
@@ -143,7 +145,11 @@ def _require_whole(base: Checkpoint, partner: dict[str, str], missing: list[str]
             f" it lacks {first(missing)}"
         )
     kept = {part(name) for name in partner}
-    lost = [name for name in missing if part(name) in kept or any(map(_EMBEDDING.search, name.split(".")))]
+    lost = [
+        name
+        for name in missing
+        if not _BUFFER.search(name) and (part(name) in kept or any(map(_EMBEDDING.search, name.split("."))))
+    ]
     if lost:
         raise CheckpointError(f"the fine-tune lacks tensors of the base: {first(lost)}")
 
@@ -163,7 +169,12 @@ def _labels(checkpoint: Checkpoint) -> tuple[str, ...]:
     """The label names by output; transformers leaves them out where they are LABEL_0, LABEL_1."""
     named = checkpoint.config.get("id2label")
     if named is None:
-        return tuple(f"LABEL_{i}" for i in range(int(checkpoint.config.get("num_labels", 2))))
+        count = checkpoint.config.get("num_labels", 2)
+        if not isinstance(count, int) or count < 1:
+            raise CheckpointError(
+                f"num_labels of {checkpoint.folder / 'config.json'} is {count!r}, no number"
+            )
+        return tuple(f"LABEL_{i}" for i in range(count))
     if not isinstance(named, dict) or sorted(named) != sorted(map(str, range(len(named)))):
         raise CheckpointError(f"id2label of {checkpoint.folder / 'config.json'} does not count from 0")
     return tuple(str(named[str(i)]) for i in range(len(named)))

@@ -30,16 +30,25 @@ class Store:
     Args:
         root: the store's directory; made if missing.
         base: the one base whose switches are taken and given; None takes any.
+        max_weights: how many weights that base has; a file that claims more is refused undecoded.
         database_url: where the catalog is; None is a SQLite file in ``root``.
 
     Raises:
         StoreError: the directory or the database cannot be used; the message says why.
     """
 
-    def __init__(self, root: Path, *, base: BaseIdentity | None, database_url: str | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        base: BaseIdentity | None,
+        max_weights: int = file.MAX_WEIGHTS,
+        database_url: str | None = None,
+    ) -> None:
         if root.exists() and not root.is_dir():
             raise StoreError(f"the store's root {root} is a file; give a directory, it is made if missing")
         self._base = base
+        self._max_weights = max_weights
         self._blobs: Blobs = DirectoryBlobs(root / "blobs")
         self._catalog = Catalog(database_url or URL.create("sqlite", database=str(root / "catalog.sqlite3")))
         if orphans := self.orphans():
@@ -67,8 +76,7 @@ class Store:
             InvalidName: of the name or the tenant.
         """
         data = source.read_bytes() if isinstance(source, Path) else source
-        switch = file.read(data)
-        self._check_base(switch)
+        switch = self.read(data)
         check_name(tenant, "tenant")
         name = check_name(switch.task if name is None else name)
         digest = self._blobs.put(data)
@@ -95,9 +103,21 @@ class Store:
             CorruptBlob: its file was damaged.
             SwitchError: it is of another base, or of a format this version does not read.
         """
-        switch = file.read(self._blobs.read(digest))
-        self._check_base(switch)
-        return switch
+        return self.read(self._blobs.read(digest))
+
+    def read(self, data: bytes) -> Switch:
+        """A switch file's bytes, if they may be stored here; the base is compared before a bit is decoded.
+
+        Raises:
+            SwitchError: it is no switch file, one of another base, or it claims more weights than that has.
+        """
+        stated = file.header(data).about.base
+        if self._base is not None and stated != self._base:
+            raise SwitchError(
+                f"the switch belongs to the base {stated.architecture} {stated.digest};"
+                f" this store serves {self._base.architecture} {self._base.digest}"
+            )
+        return file.read(data, max_weights=self._max_weights)
 
     def path(self, digest: str) -> Path:
         """The file of a digest, to be read only. NotStored if there is none."""
@@ -156,10 +176,3 @@ class Store:
         # Blobs first: one that is put and named while this looks is then no orphan.
         blobs = set(self._blobs.digests())
         return blobs - self._catalog.digests()
-
-    def _check_base(self, switch: Switch) -> None:
-        if self._base is not None and switch.base != self._base:
-            raise SwitchError(
-                f"the switch belongs to the base {switch.base.architecture} {switch.base.digest};"
-                f" this store serves {self._base.architecture} {self._base.digest}"
-            )

@@ -16,6 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+MAX_QUERIES = 1_000
+"""Vectors of a query set, at most; the paper takes about 100."""
+
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -184,6 +187,10 @@ class QuerySet:
         if self.features.dtype != np.float16 or self.features.ndim != 2 or 0 in self.features.shape:
             found = f"{self.features.dtype} {self.features.shape}"
             raise SwitchError(f"query features are {found}; float16 (queries, dim) is read")
+        if len(self.features) > MAX_QUERIES:
+            raise SwitchError(
+                f"the query set has {len(self.features)} vectors; {MAX_QUERIES} at most are read"
+            )
         if not np.isfinite(self.features).all():
             raise SwitchError("a query feature is not finite")
         if not self.recipe:

@@ -20,6 +20,7 @@ from pathlib import Path
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from bitswitch_client import ApiError, Client, ClientError
 
@@ -162,7 +163,8 @@ def _answers(client: Client, questions: Sequence[Question]) -> Table:
     table.caption = "q/s/f: waiting in the queue, setting the weights, running the model"
     for question in questions:
         for model in (question.task, "auto"):
-            table.add_row(question.text, model, *_row(client, model, question.text))
+            cells = (question.text, model, *_row(client, model, question.text))
+            table.add_row(*map(Text, cells))  # texts and labels are data, no markup
     return table
 
 

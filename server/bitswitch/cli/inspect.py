@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
 from bitswitch_store import file
@@ -24,14 +25,14 @@ def tables(path: Path) -> Iterator[Table]:
 
 
 def _identity(path: Path, switch: Switch) -> Table:
-    table = Table("", "", show_header=False, title=str(path), title_justify="left")
+    table = Table("", "", show_header=False, title=escape(str(path)), title_justify="left")
     parameters = ", ".join(f"{name} {value:g}" for name, value in switch.rule.parameters.items())
-    table.add_row("task", switch.task)
+    table.add_row("task", escape(switch.task))
     table.add_row("digest", file.digest(path.read_bytes()))
     table.add_row("base", f"{switch.base.architecture}, {switch.base.digest}")
     table.add_row("rule", f"{switch.rule.name} ({parameters})")
     if switch.head:
-        table.add_row("labels", f"{len(switch.head.labels)}: {_some(switch.head.labels)}")
+        table.add_row("labels", escape(f"{len(switch.head.labels)}: {_some(switch.head.labels)}"))
         table.add_row(
             "head", ", ".join(f"{name} {array.shape}" for name, array in switch.head.tensors.items())
         )
@@ -40,8 +41,8 @@ def _identity(path: Path, switch: Switch) -> Table:
     if switch.queries:
         table.add_row("query set", f"{switch.queries.features.shape} of {switch.queries.recipe}")
     for name, value in switch.metric.items():
-        table.add_row(name, f"{value:g}")
-    table.add_row("licence", switch.licence or "not stated")
+        table.add_row(escape(name), f"{value:g}")
+    table.add_row("licence", escape(switch.licence or "not stated"))
     table.add_row("created", switch.created)
     return table
 
@@ -75,6 +76,10 @@ def _tensors(switch: Switch) -> Table:
     for tensor in switch.tensors:
         shape = "×".join(map(str, tensor.shape))
         table.add_row(
-            tensor.name, shape, f"{tensor.active:,}", f"{tensor.density:.3%}", f"{tensor.knobs.size:,}"
+            escape(tensor.name),
+            shape,
+            f"{tensor.active:,}",
+            f"{tensor.density:.3%}",
+            f"{tensor.knobs.size:,}",
         )
     return table

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 app = typer.Typer(
     name="bitswitch",
@@ -125,7 +126,7 @@ def serve(
     store: Annotated[Path | None, typer.Option(help="Folder of the switch store; made if missing.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen at [default: 127.0.0.1].")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes any free one [default: 8000].")] = None,
-    device: Annotated[str | None, typer.Option(help="Where the base is resident [default: cpu].")] = None,
+    device: Annotated[str | None, typer.Option(help="Where the base is resident; cpu, so far.")] = None,
     dtype: Annotated[
         str | None, typer.Option(help="float32, float16 or bfloat16 [default: as stored].")
     ] = None,
@@ -177,11 +178,12 @@ def demo(
 def main() -> None:
     """Run the command line; what a user did wrong ends with one sentence and exit status 2."""
     from bitswitch.errors import BitswitchError
+    from bitswitch_store.errors import StoreError
 
     try:
         app()
-    except (ValueError, BitswitchError) as error:
+    except (ValueError, OSError, StoreError, BitswitchError) as error:
         # CheckpointError, SwitchError, SettingsError and BaseError are all ValueErrors: a fault in
         # what was given. Anything else is a fault of ours and shows its traceback.
-        _errors.print(f"[bold red]error:[/] {error}", markup=True)
+        _errors.print(Text.assemble(("error: ", "bold red"), str(error)))
         sys.exit(2)

@@ -16,6 +16,7 @@ from bitswitch.cli.rows import Text, read_examples
 from bitswitch.core import Want
 from bitswitch_store import file
 from bitswitch_store.binarize import binarize
+from bitswitch_store.catalog import check_name
 from bitswitch_store.checkpoint import Checkpoint
 from bitswitch_store.switch import QuerySet, Rule
 
@@ -57,7 +58,11 @@ def make_switch(
 
     Raises:
         ValueError: whatever was given does not do; the message says what.
+        InvalidName: the task's name could not be published.
     """
+    check_name(task)
+    if not output.parent.is_dir():
+        raise ValueError(f"there is no folder {output.parent} to write {output.name} into")
     figures = dict(_figure(text) for text in metric)
     origin, tuned = Checkpoint.open(base), Checkpoint.open(finetuned)
     columns = (
@@ -84,7 +89,10 @@ def make_switch(
             progress=step,
         )
     data = file.write(switch)
-    output.write_bytes(data)
+    # Whole or not at all: a file that is there already stays until the new one is complete.
+    unfinished = output.with_name(f".{output.name}.part")
+    unfinished.write_bytes(data)
+    unfinished.replace(output)
     weights = sum(origin.numel(name) for name in origin.names)
     return Made(output, len(data), 4 * weights, switch.active, weights)
 

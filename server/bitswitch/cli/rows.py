@@ -28,11 +28,12 @@ def read_examples(path: Path, *, labelled: bool = False) -> list[Example]:
         ValueError: a line is none of these; the message names file and line.
     """
     examples = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    # Not splitlines: JSON texts may hold the other line ends that Unicode has.
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
         if not line.strip():
             continue
         try:
-            examples.append(_example(json.loads(line), labelled))
+            examples.append(_example(json.loads(line.decode()), labelled))
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}") from None
     if not examples:

@@ -57,7 +57,8 @@ class House:
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         base = load(settings.base, device=settings.device, dtype=settings.dtype)
-        store = Store(settings.store, base=base.identity)
+        weights = sum(parameter.numel() for parameter in base.parameters.values())
+        store = Store(settings.store, base=base.identity, max_weights=weights)
         engine = Engine(
             base,
             store.get,

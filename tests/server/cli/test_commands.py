@@ -9,6 +9,7 @@ import pytest
 from bitswitch.base.features import features, recipe
 from bitswitch.base.load import load
 from bitswitch.cli.main import main
+from bitswitch.cli.rows import read_examples
 from bitswitch.core import Want
 from bitswitch_store import file
 
@@ -137,7 +138,10 @@ def test_a_budget_is_kept(run, tiny_base, tiny_finetune, tmp_path):
         (["--metric", "accuracy"], "is not NAME=NUMBER"),
         (["--metric", "accuracy=high"], "is not NAME=NUMBER"),
         (["--metric", "=1"], "is not NAME=NUMBER"),
-        (["--name", ""], "task name"),
+        (["--name", ""], "the name '' is not allowed"),
+        (["--name", "TREC 6"], "the name 'TREC 6' is not allowed"),
+        (["--name", "auto"], "reserved"),
+        (["--output", "nowhere/x.safetensors"], "there is no folder nowhere"),
         (["--queries", "nowhere.jsonl"], "does not exist"),
         (["--finetuned", "nowhere"], "does not exist"),
         (["--frobnicate"], "No such option"),
@@ -198,10 +202,23 @@ def test_a_file_that_is_no_switch_is_named(run, tiny_base, data, tmp_path, conte
 def test_labels_the_switch_does_not_know_are_named(run, tiny_base, tiny_finetune, tmp_path):
     output, data = tmp_path / "topic.switch.safetensors", tmp_path / "test.jsonl"
     make(run, tiny_base, tiny_finetune, output, "--budget", 0.5)
-    data.write_text('{"text": "a", "label": "weather"}')
+    data.write_text('{"text": "a", "label": "[weather]"}')
     status, _, err = run("eval", "--base", tiny_base, output, "--data", data)
     assert status == 2
-    assert "weather" in err
+    assert "[weather]" in err
+
+
+def test_line_ends_that_only_unicode_knows_are_part_of_a_text(tmp_path):
+    path = tmp_path / "inputs.jsonl"
+    path.write_text(json.dumps({"text": "one\u2028two"}, ensure_ascii=False) + "\r\n" + '"three"\n')
+    assert [example.text for example in read_examples(path)] == ["one\u2028two", "three"]
+
+
+def test_a_file_that_is_there_stays_when_making_fails(run, tiny_base, tiny_finetune, tmp_path):
+    output = tmp_path / "topic.switch.safetensors"
+    output.write_bytes(b"the one before")
+    assert make(run, tiny_base, tiny_finetune, output, "--budget", "0.0001")[0] == 2
+    assert output.read_bytes() == b"the one before"
 
 
 @pytest.mark.parametrize(
@@ -214,6 +231,7 @@ def test_labels_the_switch_does_not_know_are_named(run, tiny_base, tiny_finetune
         (["--config", "nowhere.toml"], "no file"),
         (["--base", "nowhere"], "nowhere"),
         (["--device", "cuda:99"], "cuda"),
+        (["--store", __file__], "is a file"),
     ],
 )
 def test_a_setting_that_cannot_be_stops_the_start(run, tiny_base, tmp_path, more, sentence):
