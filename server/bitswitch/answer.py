@@ -7,6 +7,7 @@ The one place that knows both the router and the engine. Knows nothing of HTTP. 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -22,16 +23,21 @@ from bitswitch.errors import (
     DeadlineExceededError,
     InputTooLongError,
     InvalidRequestError,
+    InvalidSwitchError,
     ModelNotFoundError,
-    NotAClassifierError,
-    RouteAbstainedError,
+    StoredSwitchError,
 )
 from bitswitch.model_ref import AUTO, parse
 from bitswitch.router.auto import AutoSwitch
-from bitswitch.selection import Choice, Selection, choice_of, routable, select
-from bitswitch_store.store import NotStored, Store
+from bitswitch.selection import Choice, Selection, check_heads, choice_of, routable, select
+from bitswitch_store.store import CorruptBlob, NotStored, Store
+from bitswitch_store.switch import SwitchError
 
 Inputs = Sequence[str | tuple[str, str]]
+_Target = tuple[Mix, str | None]
+"""Weights, and the digest of the head that answers; None where no head does."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -99,10 +105,23 @@ class Answers:
     Args:
         max_inputs: inputs one request may hold.
         timeout: seconds after which nobody waits for an answer any more.
+        max_text_chars: characters one text may have: the tokenizer reads all of it before it cuts.
+        max_mixes: different mixes that ``auto`` may choose for one request; each costs a swap.
+        batch_rows: inputs handed to the engine at a time, so that others get their turn in between.
     """
 
     def __init__(
-        self, *, base: Base, engine: Engine, router: AutoSwitch, store: Store, max_inputs: int, timeout: float
+        self,
+        *,
+        base: Base,
+        engine: Engine,
+        router: AutoSwitch,
+        store: Store,
+        max_inputs: int,
+        timeout: float,
+        max_text_chars: int = 65_536,
+        max_mixes: int = 32,
+        batch_rows: int = 64,
     ) -> None:
         self._base = base
         self._engine = engine
@@ -110,6 +129,9 @@ class Answers:
         self._store = store
         self._max_inputs = max_inputs
         self._timeout = timeout
+        self._max_text_chars = max_text_chars
+        self._max_mixes = max_mixes
+        self._batch_rows = batch_rows
 
     async def classify(self, tenant: str, model: str, inputs: Inputs, *, request_id: str = "") -> Answer:
         """Probabilities of each input's labels.
@@ -119,7 +141,8 @@ class Answers:
             ModelNotFoundError: it names what this tenant may not see.
             NotAClassifierError: the heaviest switch of the mix has no head, or there is none.
             RouteAbstainedError: ``auto``, and an input is far from every query set.
-            InputTooLongError: more inputs than one request may hold.
+            InputTooLongError: more inputs, longer texts or more mixes than one request may have.
+            StoredSwitchError: a switch that is stored cannot be applied.
             OverloadedError, UnavailableError, DeadlineExceededError: the engine's.
         """
         async with self._asked(tenant, model, inputs, Want.CLASSIFY, request_id) as asked:
@@ -146,6 +169,7 @@ class Answers:
                 f"There are {len(inputs)} inputs; one request holds at most {self._max_inputs}.",
                 param="input",
             )
+        self._check_texts(inputs)
         try:
             async with asyncio.timeout(self._timeout):
                 yield _Asked(tenant, model, inputs, want, request_id, time.monotonic() + self._timeout)
@@ -153,6 +177,16 @@ class Answers:
             raise DeadlineExceededError(
                 f"There was no answer within {self._timeout:g} s; try again later."
             ) from error
+
+    def _check_texts(self, inputs: Inputs) -> None:
+        for index, one in enumerate(inputs):
+            longest = max(map(len, (one,) if isinstance(one, str) else one))
+            if longest > self._max_text_chars:
+                raise InputTooLongError(
+                    f"Input {index} has a text of {longest} characters;"
+                    f" one text has at most {self._max_text_chars}.",
+                    param=f"input.{index}",
+                )
 
     async def _answer(self, asked: _Asked) -> Answer:
         ref = parse(asked.model)
@@ -164,48 +198,68 @@ class Answers:
             model = AUTO
             selections = [choice.selection for choice in routed.choices]
         else:
-            selection = await asyncio.to_thread(select, self._store, asked.tenant, ref)
+            selection = await asyncio.to_thread(
+                select, self._store, asked.tenant, ref, base=self._base.identity.digest
+            )
             model = selection.model
             selections = [selection] * len(asked.inputs)
         if asked.want is Want.CLASSIFY:
-            _check_heads(selections, choices)
+            check_heads(selections, choices)
+        self._check_mixes(selections)
         rows = await self._encode(asked, asked.want)
-        values, timing = await self._compute(asked, rows, selections)
+        targets = [(selection.mix, _head(selection, asked.want)) for selection in selections]
+        values, timing = await self._compute(asked, rows, targets, want=asked.want)
         items = map(Item, values, selections, choices, (row.truncated for row in rows))
         return Answer(model, tuple(items), sum(row.length for row in rows), before + timing)
 
     async def _route(self, asked: _Asked) -> Routed:
         rows = await self._encode(asked, Want.FEATURES)
-        (result,) = await self._submit(asked, [asked.request(Mix.of(), rows, want=Want.FEATURES)])
-        choices = await asyncio.to_thread(self._pick, asked.tenant, result.values)
-        return Routed(tuple(choices), sum(row.length for row in rows), result.timing)
+        at_base: list[_Target] = [(Mix.of(), None)] * len(rows)
+        features, timing = await self._compute(asked, rows, at_base, want=Want.FEATURES)
+        choices = await asyncio.to_thread(self._pick, asked.tenant, np.stack(features))
+        return Routed(tuple(choices), sum(row.length for row in rows), timing)
 
     def _pick(self, tenant: str, features: NDArray[np.float32]) -> list[Choice]:
-        named = routable(self._store, tenant)
+        named = routable(self._store, tenant, base=self._base.identity.digest)
         return [choice_of(route, named) for route in self._router.pick(features, named.keys())]
 
     async def _encode(self, asked: _Asked, want: Want) -> tuple[Row, ...]:
         return await asyncio.to_thread(self._base.encode, asked.inputs, want=want)
 
+    def _check_mixes(self, selections: Sequence[Selection]) -> None:
+        count = len({selection.mix for selection in selections})
+        if count > self._max_mixes:
+            raise InputTooLongError(
+                f"The inputs need {count} different mixes of switches; one request has at most"
+                f" {self._max_mixes}: send fewer inputs per request.",
+                param="input",
+            )
+
     async def _compute(
-        self, asked: _Asked, rows: Sequence[Row], selections: Sequence[Selection]
+        self, asked: _Asked, rows: Sequence[Row], targets: Sequence[_Target], *, want: Want
     ) -> tuple[list[NDArray[np.float32]], Timing]:
-        """One value row per input: inputs of equal mix and head are one request to the engine."""
-        groups: dict[tuple[Mix, str | None], list[int]] = {}
-        for index, selection in enumerate(selections):
-            head = selection.head.digest if selection.head and asked.want is Want.CLASSIFY else None
-            groups.setdefault((selection.mix, head), []).append(index)
+        """One value row per input: inputs of equal target go to the engine together, a batch at a time."""
+        groups: dict[_Target, list[int]] = {}
+        for index, target in enumerate(targets):
+            groups.setdefault(target, []).append(index)
+        pieces = [
+            (target, indices[start : start + self._batch_rows])
+            for target, indices in groups.items()
+            for start in range(0, len(indices), self._batch_rows)
+        ]
         requests = [
-            asked.request(mix, [rows[index] for index in indices], want=asked.want, head=head)
-            for (mix, head), indices in groups.items()
+            asked.request(mix, [rows[index] for index in indices], want=want, head=head)
+            for (mix, head), indices in pieces
         ]
         results = await self._submit(asked, requests)
         values: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(rows)
-        for indices, result in zip(groups.values(), results, strict=True):
+        times: dict[_Target, list[Timing]] = {target: [] for target in groups}
+        for (target, indices), result in zip(pieces, results, strict=True):
+            times[target].append(result.timing)
             for index, row in zip(indices, result.values, strict=True):
                 values[index] = row
         # The groups waited for each other: the slowest one's times are what the caller lived through.
-        return values, max((result.timing for result in results), key=_seconds)
+        return values, max(map(_together, times.values()), key=lambda time: time.total)
 
     async def _submit(self, asked: _Asked, requests: Sequence[Request]) -> list[Result]:
         """All results, or the first error. What still waits then, or when the caller goes, is dropped."""
@@ -216,30 +270,24 @@ class Answers:
             return await asyncio.gather(*futures)
         except NotStored as error:  # deleted since it was resolved
             raise ModelNotFoundError(asked.model) from error
+        except (CorruptBlob, SwitchError, InvalidSwitchError) as error:  # it was fit when it was published
+            _log.error("request %s: a switch of %s cannot be served: %s", asked.id, asked.model, error)
+            raise StoredSwitchError(
+                f"The stored switch cannot be served: {error}; publish it again, made for this base."
+            ) from error
         finally:
             for future in futures:
                 future.cancel()
 
 
-def _check_heads(selections: Sequence[Selection], choices: Sequence[Choice | None]) -> None:
-    for index, (selection, choice) in enumerate(zip(selections, choices, strict=True)):
-        if choice is not None and choice.abstained:
-            raise RouteAbstainedError(
-                f"No switch is near input {index}: its distance to the nearest query set is"
-                f" {choice.distance:.3g}, of at most {choice.threshold:.3g}; name a model instead of 'auto'.",
-                param=f"input.{index}",
-            )
-        if selection.head is None:
-            raise NotAClassifierError(
-                "The bare base has no classification head; name a switch that has one.", param="model"
-            )
-        if not selection.head.labels:
-            raise NotAClassifierError(
-                f"The heaviest switch of the mix, {selection.head.ref}, has no classification head;"
-                " name one that has, or ask for embeddings.",
-                param="model",
-            )
+def _head(selection: Selection, want: Want) -> str | None:
+    return selection.head.digest if selection.head and want is Want.CLASSIFY else None
 
 
-def _seconds(timing: Timing) -> float:
-    return timing.queue + timing.swap + timing.forward
+def _together(times: Sequence[Timing]) -> Timing:
+    """The times of one group's pieces, which wait side by side and run one after the other."""
+    return Timing(
+        queue=max(time.queue for time in times),
+        swap=sum(time.swap for time in times),
+        forward=sum(time.forward for time in times),
+    )

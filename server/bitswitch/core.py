@@ -119,6 +119,11 @@ class Timing:
     swap: float = 0.0
     forward: float = 0.0
 
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.queue + self.swap + self.forward
+
     def __add__(self, other: Timing) -> Timing:
         return Timing(self.queue + other.queue, self.swap + other.swap, self.forward + other.forward)
 

@@ -50,7 +50,7 @@ class NotAClassifierError(InvalidRequestError):
 
 
 class InputTooLongError(InvalidRequestError):
-    """More inputs or tokens than the limits allow."""
+    """More inputs, characters or mixes than the limits allow."""
 
     status = 413
     code = "input_too_long"
@@ -113,6 +113,14 @@ class ConflictError(BitswitchError):
     code = "conflict"
 
 
+class NotFiniteError(BitswitchError):
+    """The model's answer at the mix asked for holds infinities or NaNs."""
+
+    status = 422
+    type = "invalid_request_error"
+    code = "answer_not_finite"
+
+
 class OverloadedError(BitswitchError):
     """The queue is full."""
 
@@ -127,6 +135,12 @@ class RequestCancelledError(BitswitchError):
     status = 499
     type = "invalid_request_error"
     code = "request_cancelled"
+
+
+class StoredSwitchError(BitswitchError):
+    """A switch that was fit to be published cannot be served now: damaged, or of another format or base."""
+
+    code = "switch_unusable"
 
 
 class UnavailableError(BitswitchError):

@@ -6,13 +6,13 @@ Knows nothing of the engine or of the router.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bitswitch.core import Mix, Route
-from bitswitch.errors import ModelNotFoundError
+from bitswitch.errors import ModelNotFoundError, NotAClassifierError, RouteAbstainedError
 from bitswitch.model_ref import BASE, ModelRef, Term
 from bitswitch_store.store import Entry, Store
 
@@ -86,36 +86,49 @@ def part_of(entry: Entry, tenant: str, weight: float = 1.0) -> Part:
     return Part(name_of(entry, tenant), entry.version, entry.digest, entry.labels, weight)
 
 
-def find(store: Store, tenant: str, term: Term) -> Entry:
+def find(store: Store, tenant: str, term: Term, *, base: str | None = None) -> Entry:
     """The stored switch that a term names, if ``tenant`` may see it.
+
+    Args:
+        base: digest of the base it has to be of; None finds those of any, which can be kept, not served.
 
     Raises:
         ModelNotFoundError: there is none, or it is another tenant's own; the same answer for both.
     """
-    if term.tenant is None or term.tenant == tenant:
-        entry = store.find(tenant, term.name, term.selector)
-    else:
-        entry = _shared(store, tenant, term)
+    owner = term.tenant or tenant
+    entry = store.find(owner, term.name, term.selector) if owner == tenant else None
+    if owner != tenant or (entry is not None and not is_of(entry, base)):
+        entry = _among(visible(store, tenant, base=base), owner, term)
     if entry is None:
         raise ModelNotFoundError(str(replace(term, weight=1.0)))
     return entry
 
 
-def _shared(store: Store, tenant: str, term: Term) -> Entry | None:
-    """Another tenant's; without a selector the latest version that is public, not the latest there is."""
-    versions = [e for e in store.visible(tenant) if (e.tenant, e.name) == (term.tenant, term.name)]
+def is_of(entry: Entry, base: str | None) -> bool:
+    """Whether a switch is of the base with this digest; of any if None."""
+    return base is None or entry.base_digest == base
+
+
+def visible(store: Store, tenant: str, *, base: str | None) -> list[Entry]:
+    """All that ``tenant`` may see of this base: a store may hold switches of others."""
+    return [entry for entry in store.visible(tenant) if is_of(entry, base)]
+
+
+def _among(entries: Iterable[Entry], owner: str, term: Term) -> Entry | None:
+    """Without a selector the latest version among ``entries``, not the latest there is."""
+    versions = [entry for entry in entries if (entry.tenant, entry.name) == (owner, term.name)]
     if term.selector is None:
         return max(versions, key=lambda entry: entry.version, default=None)
     return next((e for e in versions if term.selector in (str(e.version), *e.aliases)), None)
 
 
-def select(store: Store, tenant: str, ref: ModelRef) -> Selection:
-    """Resolve the terms of a mix.
+def select(store: Store, tenant: str, ref: ModelRef, *, base: str) -> Selection:
+    """Resolve the terms of a mix over the base with this digest.
 
     Raises:
         ModelNotFoundError: for the first term that names nothing this tenant may see.
     """
-    entries = [(find(store, tenant, term), term.weight) for term in ref.terms]
+    entries = [(find(store, tenant, term, base=base), term.weight) for term in ref.terms]
     return of_parts(part_of(entry, tenant, weight) for entry, weight in entries)
 
 
@@ -142,13 +155,13 @@ def latest(entries: Iterable[Entry]) -> list[Entry]:
     return list(current.values())
 
 
-def routable(store: Store, tenant: str) -> dict[str, Part]:
-    """What ``auto`` may choose from, by digest: the latest version of each switch, no older ones.
+def routable(store: Store, tenant: str, *, base: str) -> dict[str, Part]:
+    """What ``auto`` may choose from, by digest: the latest version of each of the base's switches.
 
-    Two versions of one task have nearly the same query set: among both, ``auto`` would halve every
-    vote. Where two names hold the same bytes, the tenant's own name wins, then the first.
+    No older ones: two versions of one task have nearly the same query set, and among both ``auto`` would
+    halve every vote. Where two names hold the same bytes, the tenant's own name wins, then the first.
     """
-    entries = latest(store.visible(tenant))
+    entries = latest(visible(store, tenant, base=base))
     named: dict[str, Part] = {}
     for entry in sorted(entries, key=lambda entry: (entry.tenant != tenant, entry.tenant, entry.name)):
         named.setdefault(entry.digest, part_of(entry, tenant))
@@ -166,3 +179,32 @@ def choice_of(route: Route, named: Mapping[str, Part]) -> Choice:
         route.threshold,
         tuple((named[near.digest], near.share, near.distance) for near in route.neighbours),
     )
+
+
+def check_heads(selections: Sequence[Selection], choices: Sequence[Choice | None]) -> None:
+    """Whether each input has a head to answer it.
+
+    Args:
+        choices: how each selection came about; None where it was named.
+
+    Raises:
+        RouteAbstainedError: ``auto`` chose nothing for an input.
+        NotAClassifierError: the heaviest switch has no head, or there is no switch.
+    """
+    for index, (selection, choice) in enumerate(zip(selections, choices, strict=True)):
+        if choice is not None and choice.abstained:
+            raise RouteAbstainedError(
+                f"No switch is near input {index}: its distance to the nearest query set is"
+                f" {choice.distance:.3g}, of at most {choice.threshold:.3g}; name a model instead of 'auto'.",
+                param=f"input.{index}",
+            )
+        if selection.head is None:
+            raise NotAClassifierError(
+                "The bare base has no classification head; name a switch that has one.", param="model"
+            )
+        if not selection.head.labels:
+            raise NotAClassifierError(
+                f"The heaviest switch of the mix, {selection.head.ref}, has no classification head;"
+                " name one that has, or ask for embeddings.",
+                param="model",
+            )

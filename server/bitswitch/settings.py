@@ -39,7 +39,9 @@ class Settings(BaseSettings):
     store: Path = Field(description="Folder of the switch store; made if missing.")
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen at.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen at; 0 takes any free one.")
-    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:N.")
+    device: str = Field(
+        "cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Where the base is resident; cpu, so far."
+    )
     dtype: Literal["float32", "float16", "bfloat16"] | None = Field(
         None, description="Type of the resident weights; as the checkpoint has them if not given."
     )
@@ -56,6 +58,7 @@ class Settings(BaseSettings):
         60.0, gt=0, le=86_400, allow_inf_nan=False, description="Seconds a request may take."
     )
     max_inputs: int = Field(256, ge=1, description="Inputs in one request, at most.")
+    max_text_chars: int = Field(65_536, ge=1, description="Characters in one text, at most.")
     max_body_bytes: ByteSize = Field(
         ByteSize(8 * 2**20), ge=1024, description="Size of a JSON body, at most, such as 8MiB."
     )

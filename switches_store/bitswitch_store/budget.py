@@ -8,6 +8,7 @@ with some tensors is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -79,14 +80,19 @@ def above(name: str, tau: NDArray[np.float32], threshold: float) -> list[TensorS
         threshold: a magnitude; at 0 every weight that moves at all.
 
     Returns:
-        a knob per row: the mean of ``|τ|`` over the row's active weights, which is the scale of least
-        squared error, rounded to float16. A row whose knob would round to 0 (below 3e-8) is left out.
+        a knob per row, rounded to float16: the mean of ``|τ|`` over the row's active weights, times what
+        gives the tensor the norm that τ has in all. Least squares would leave it at the mean; but what
+        the dropped weights did together, the kept ones have to do. A row whose knob would round to 0
+        (below 3e-8) is left out.
     """
     rows = tau.reshape(tau.shape[0], -1)
     active = np.abs(rows) >= max(threshold, float(np.finfo(np.float32).smallest_subnormal))
-    total = np.abs(rows).sum(axis=1, where=active, dtype=np.float64)
+    count = active.sum(axis=1)
+    mean = np.abs(rows).sum(axis=1, where=active, dtype=np.float64) / np.maximum(count, 1)
+    kept = math.sqrt(float(np.dot(count, np.square(mean))))
+    whole = math.sqrt(float(np.square(rows, dtype=np.float64).sum()))
     with np.errstate(over="ignore"):
-        half = (total / np.maximum(active.sum(axis=1), 1)).astype(np.float16)
+        half = (mean * (whole / kept if kept else 0.0)).astype(np.float16)
     active &= (half > 0)[:, None]
     if not active.any():
         return []

@@ -6,6 +6,7 @@ integers, are what is counted and compared.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Self
 
@@ -30,8 +31,9 @@ class Spectrum:
     Attributes:
         thresholds: float32 (n,); a weight is active if its magnitude reaches the threshold.
         sizes: float64 (n,); about the bytes that the matrix then takes in a file.
-        gains: float64 (n,); by how much the squared error of τ is then smaller than without the matrix,
-            reckoned with one knob for the whole matrix: ``(Σ|τ|)² / active``.
+        gains: float64 (n,); the inner product of τ with what is kept of it, reckoned with one knob for the
+            whole matrix and τ's own norm: ``‖τ‖ · Σ|kept| / √active``. At that norm the squared error is
+            ``2‖τ‖²`` less twice this.
     """
 
     thresholds: NDArray[np.float32]
@@ -59,11 +61,12 @@ class Spectrum:
         peaks = np.sort(patterns.reshape(rows, width).max(axis=1))
         touched = rows - np.searchsorted(peaks, edges)
         sizes = _sizes(active, touched, rows, width)
-        gains = np.square(reached) / np.maximum(active, 1)
+        norm = math.sqrt(float(np.square(magnitudes, dtype=np.float64).sum()))
+        gains = norm * reached / np.sqrt(np.maximum(active, 1))
         return cls(edges.view(np.float32), sizes, gains)
 
     def best(self, price: float) -> int:
-        """Which threshold gains the most after ``price`` (squared error) is paid for every byte."""
+        """Which threshold gains the most after ``price`` is paid for every byte."""
         return int(np.argmax(self.gains - price * self.sizes))
 
     def within(self, size: float) -> int:

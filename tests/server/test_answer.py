@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from bitswitch.answer import Answers
@@ -16,7 +18,9 @@ from bitswitch.errors import (
     ModelNotFoundError,
     OverloadedError,
     RouteAbstainedError,
+    StoredSwitchError,
 )
+from bitswitch_store import file
 from running import BANKING, FAR, FILMS
 
 
@@ -37,6 +41,12 @@ def submitted(monkeypatch):
         return given
 
     return record
+
+
+def limited(house, **limits):
+    """Answers by the parts of a house, with limits of their own."""
+    parts = {"base": house.base, "engine": house.engine, "router": house.router, "store": house.store}
+    return Answers(**parts, **{"max_inputs": 64, "timeout": 20, **limits})
 
 
 async def waiting(house, count):
@@ -97,6 +107,83 @@ def test_the_number_of_inputs_is_limited(house, count, error):
         asyncio.run(house.answers.route("default", ["a"] * count))
 
 
+@pytest.mark.parametrize("long", ["abcdef", ("a", "abcdef"), ("abcdef", "a")])
+def test_a_text_too_long_to_tokenize_is_refused_before_it_is(house, submitted, long):
+    given = submitted(house)
+    brief = limited(house, max_text_chars=5)
+    asks = (
+        brief.classify("default", "entail", ["abcde", long]),
+        brief.embed("default", "base", ["abcde", long]),
+        brief.route("default", ["abcde", long]),
+    )
+    for ask in asks:
+        with pytest.raises(
+            InputTooLongError, match=r"Input 1 has a text of 6 characters; .* at most 5"
+        ) as told:
+            asyncio.run(ask)
+        assert told.value.param == "input.1"
+    assert given == []
+    asyncio.run(brief.classify("default", "entail", ["abcde", ("abcde", "a")]))
+
+
+def test_one_request_has_so_many_mixes(house, submitted):
+    inputs = [BANKING[0], FILMS[3], BANKING[0]]
+    given = submitted(house)
+    with pytest.raises(
+        InputTooLongError, match="need 2 different mixes of switches; one request has at most 1"
+    ):
+        asyncio.run(limited(house, max_mixes=1).classify("default", "auto", inputs))
+    assert [request.want for request, _ in given] == [Want.FEATURES]
+    answer = asyncio.run(limited(house, max_mixes=2).classify("default", "auto", inputs))
+    assert len({item.selection.mix for item in answer.items}) == 2
+
+
+def test_the_engine_gets_a_large_group_in_pieces(house, submitted):
+    inputs = [*BANKING[:3], *FILMS[:2]]
+    whole = asyncio.run(house.answers.classify("default", "topic", inputs))
+    given = submitted(house)
+    cut = limited(house, batch_rows=2)
+    answer = asyncio.run(cut.classify("default", "topic", inputs))
+    assert [len(request.rows) for request, _ in given] == [2, 2, 1]
+    assert answer.tokens == whole.tokens
+    for got, expected in zip(answer.items, whole.items, strict=True):
+        np.testing.assert_allclose(got.values, expected.values, atol=1e-6)
+    times = [future.result().timing for _, future in given]
+    assert answer.timing.queue == max(time.queue for time in times)
+    assert answer.timing.swap == pytest.approx(sum(time.swap for time in times))
+    assert answer.timing.forward == pytest.approx(sum(time.forward for time in times))
+    given.clear()
+    routed = asyncio.run(cut.route("default", inputs)).choices
+    assert [len(request.rows) for request, _ in given] == [2, 2, 1]
+    distances = [choice.distance for choice in asyncio.run(house.answers.route("default", inputs)).choices]
+    np.testing.assert_allclose([choice.distance for choice in routed], distances, atol=1e-5)
+
+
+def damaged(house):
+    path = house.store.path(house.store.find("default", "topic").digest)
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+def unfit(house):
+    """As another release of the server may have let it in."""
+    switch = house.switch("topic")
+    head = replace(switch.head, config={**switch.head.config, "problem_type": "guesswork"})
+    house.store.put(file.write(replace(switch, head=head)), tenant="default", name="topic")
+
+
+@pytest.mark.parametrize("spoil", [damaged, unfit])
+def test_that_a_stored_switch_cannot_be_served_is_not_the_caller_s_fault(gated, gate, spoil):
+    gate.set()
+    spoil(gated)
+    for ask in (gated.answers.classify, gated.answers.embed):
+        with pytest.raises(StoredSwitchError, match=r"^The stored switch cannot be served: ") as told:
+            asyncio.run(ask("default", "topic", ["a"]))
+        assert (told.value.status, told.value.code, told.value.param) == (500, "switch_unusable", None)
+    assert gated.engine.verify().intact
+
+
 def test_a_caller_who_goes_takes_their_request_along(gated, submitted):
     given = submitted(gated)
 
@@ -129,14 +216,7 @@ def test_when_one_group_is_refused_the_others_are_dropped(gated, submitted):
 
 
 def test_who_waits_too_long_is_told(gated):
-    hasty = Answers(
-        base=gated.base,
-        engine=gated.engine,
-        router=gated.router,
-        store=gated.store,
-        max_inputs=4,
-        timeout=0.2,
-    )
+    hasty = limited(gated, timeout=0.2)
     with pytest.raises(DeadlineExceededError, match=r"within 0\.2 s"):
         asyncio.run(hasty.classify("default", "topic", ["a"]))
 

@@ -8,15 +8,20 @@ import pytest
 
 from bitswitch.core import Mix, Neighbour, Route
 from bitswitch.errors import ModelNotFoundError
-from bitswitch.model_ref import parse
-from bitswitch.selection import choice_of, latest, routable, select
+from bitswitch.model_ref import Term, parse
+from bitswitch.selection import choice_of, find, latest, routable, select, visible
 from bitswitch_store import file
 from bitswitch_store.store import Store
+from bitswitch_store.switch import BaseIdentity
+
+OTHER = "sha256:" + "0" * 64
 
 
 @pytest.fixture(scope="module")
 def store(switch_files, tmp_path_factory):
-    """``default``: a@1, a@2 (prod → 1), b@1. ``acme``: a@1 public, a@2 private, hidden@1 private."""
+    """``default``: a@1, a@2 (prod → 1), b@1; of another base, public: b@2, elsewhere@1.
+    ``acme``: a@1 public, a@2 private, hidden@1 private.
+    """
     store = Store(tmp_path_factory.mktemp("selection"), base=None)
     topic = switch_files["topic"].read_bytes()
     newer = file.write(replace(file.read(topic), licence="other"))
@@ -30,12 +35,20 @@ def store(switch_files, tmp_path_factory):
     store.set_alias("acme", "a", "prod", 2)
     store.set_alias("acme", "a", "shared", 1)
     store.put(topic, tenant="acme", name="hidden")
+    elsewhere = replace(file.read(topic), base=BaseIdentity("bert", OTHER))
+    store.put(file.write(elsewhere), tenant="default", name="b", public=True)
+    store.put(file.write(elsewhere), tenant="default", name="elsewhere", public=True)
     yield store
     store.close()
 
 
-def model(store, text, tenant="default"):
-    return select(store, tenant, parse(text)).model
+@pytest.fixture(scope="module")
+def base(switch_files):
+    return file.read(switch_files["topic"]).base.digest
+
+
+def model(store, base, text, tenant="default"):
+    return select(store, tenant, parse(text), base=base).model
 
 
 @pytest.mark.parametrize(
@@ -59,9 +72,9 @@ def model(store, text, tenant="default"):
         ("acme/a*0.5+b*0.5", "default", "acme/a@1"),
     ],
 )
-def test_it_is_resolved_to_versions(store, text, tenant, resolved):
-    assert model(store, text, tenant) == resolved
-    assert model(store, resolved, tenant) == resolved
+def test_it_is_resolved_to_versions(store, base, text, tenant, resolved):
+    assert model(store, base, text, tenant) == resolved
+    assert model(store, base, resolved, tenant) == resolved
 
 
 @pytest.mark.parametrize(
@@ -76,33 +89,42 @@ def test_it_is_resolved_to_versions(store, text, tenant, resolved):
         ("nobody/a", "default", "'nobody/a'"),
         ("default/a", "acme", "'default/a'"),
         ("a+c*0.5", "default", "'c'"),
+        ("b@2", "default", "'b@2'"),
+        ("elsewhere", "default", "'elsewhere'"),
+        ("elsewhere@1", "default", "'elsewhere@1'"),
+        ("default/elsewhere", "acme", "'default/elsewhere'"),
     ],
 )
-def test_unknown_and_forbidden_are_the_same(store, text, tenant, told):
+def test_unknown_forbidden_and_of_another_base_are_the_same(store, base, text, tenant, told):
     with pytest.raises(ModelNotFoundError) as caught:
-        select(store, tenant, parse(text))
+        select(store, tenant, parse(text), base=base)
     assert caught.value.message == f"The model {told} does not exist or you do not have access to it."
 
 
-def test_the_heaviest_switch_has_the_head(store):
-    selection = select(store, "default", parse("a*0.3+b*0.7"))
+def test_of_another_base_it_can_still_be_found_to_be_kept(store):
+    assert find(store, "default", Term("elsewhere")).base_digest == OTHER
+    assert find(store, "acme", Term("b", "default")).version == 2
+
+
+def test_the_heaviest_switch_has_the_head(store, base):
+    selection = select(store, "default", parse("a*0.3+b*0.7"), base=base)
     assert (selection.head.name, selection.head.labels) == ("b", ("bad", "good"))
     assert selection.mix == Mix.of((part.digest, part.weight) for part in selection.parts)
-    assert select(store, "default", parse("a*-1+b*0.1")).head.name == "b"
-    assert select(store, "default", parse("base")).head is None
+    assert select(store, "default", parse("a*-1+b*0.1"), base=base).head.name == "b"
+    assert select(store, "default", parse("base"), base=base).head is None
 
 
-def test_auto_chooses_among_the_latest_versions_under_the_tenant_s_own_names(store):
-    named = routable(store, "default")
+def test_auto_chooses_among_the_latest_versions_under_the_tenant_s_own_names(store, base):
+    named = routable(store, "default", base=base)
     # acme's public one holds the bytes of our own b: one digest, our name
     assert sorted(part.ref for part in named.values()) == ["a@2", "b@1"]
-    assert sorted(part.ref for part in routable(store, "acme").values()) == ["a@2", "hidden@1"]
-    assert sorted(part.ref for part in routable(store, "third").values()) == ["acme/a@1"]
-    assert [entry.version for entry in latest(store.list("default"))] == [2, 1]
+    assert sorted(part.ref for part in routable(store, "acme", base=base).values()) == ["a@2", "hidden@1"]
+    assert sorted(part.ref for part in routable(store, "third", base=base).values()) == ["acme/a@1"]
+    assert [entry.version for entry in latest(visible(store, "default", base=base))] == [1, 2, 1]
 
 
-def test_a_route_is_told_in_names_heaviest_first(store):
-    named = routable(store, "default")
+def test_a_route_is_told_in_names_heaviest_first(store, base):
+    named = routable(store, "default", base=base)
     a, b = sorted(named, key=lambda digest: named[digest].name)
     neighbours = (Neighbour(b, 0.6, 0.1), Neighbour(a, 0.4, 0.2))
     mix = Mix.of([(a, 0.4), (b, 0.6)])

@@ -1,4 +1,4 @@
-"""What every request passes before its endpoint: the key, the origin, the body's encoding.
+"""What every request passes before its endpoint: the key, the host, the origin, the body's encoding.
 
 In this order, so that nobody without a key gets a body read. Knows no endpoint.
 """
@@ -6,6 +6,7 @@ In this order, so that nobody without a key gets a body read. Knows no endpoint.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -39,6 +40,7 @@ class Guarded(APIRoute):
             keys = parts_of(request).keys
             request.state.caller = keys.admit(request.headers.get("authorization"))
             if not keys.needed:
+                _refuse_other_names(request)
                 _refuse_other_sites(request)
             if self.body_field is not None:
                 request = await _with_json(request)
@@ -50,6 +52,26 @@ class Guarded(APIRoute):
 def media_type(request: Request) -> str:
     """The content type without its parameters; empty if none is stated."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _refuse_other_names(request: Request) -> None:
+    """A page's own name can be made to lead here, and its origin then equals the host; ours cannot be.
+
+    Without a key the server listens at the loopback address alone (`tenants.caller.check_exposure`).
+    """
+    host = request.headers.get("host", "")
+    if not _is_loopback(host):
+        raise PermissionError(
+            f"This server is not {host[:200]!r}; without a key it answers to localhost, 127.0.0.1 and [::1]."
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def _refuse_other_sites(request: Request) -> None:

@@ -112,6 +112,8 @@ def _field_fault(error: Mapping[str, Any]) -> str:
             return f"{path} is not a field of this request."
         case "input" | "data":
             return f"{path} {error['msg']}."
+        case "fields":
+            return f"{path or 'The body'} {error['msg']}."
     return f"{path}: {error['msg']}."
 
 

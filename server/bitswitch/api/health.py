@@ -1,4 +1,7 @@
-"""Whether the server lives and takes requests. The only endpoints that need no key."""
+"""Whether the server lives and takes requests. The only endpoints that need no key.
+
+They are coroutines: a plain function would wait for a thread, behind whatever keeps the threads busy.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +14,20 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/health", summary="Whether requests are taken (vLLM's path)")
-def health(house: House) -> dict[str, str]:
+async def health(house: House) -> dict[str, str]:
     """200 when requests are taken, 503 before and after."""
     _check_ready(house)
     return {"status": "ok"}
 
 
 @router.get("/v2/health/live", summary="Whether the server lives")
-def live() -> dict[str, bool]:
+async def live() -> dict[str, bool]:
     """200, always."""
     return {"live": True}
 
 
 @router.get("/v2/health/ready", summary="Whether requests are taken")
-def ready(house: House) -> dict[str, bool]:
+async def ready(house: House) -> dict[str, bool]:
     """200 when requests are taken, 503 before and after."""
     _check_ready(house)
     return {"ready": True}

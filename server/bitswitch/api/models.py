@@ -9,7 +9,7 @@ from bitswitch.api.parts import House, Parts, Who
 from bitswitch.api.wire import ModelOut, ModelsResponse
 from bitswitch.errors import ModelNotFoundError
 from bitswitch.model_ref import AUTO, BASE, parse
-from bitswitch.selection import find, latest, name_of
+from bitswitch.selection import find, latest, name_of, visible
 from bitswitch_store.store import Entry
 
 router = APIRouter(route_class=Guarded, tags=["models"])
@@ -19,7 +19,7 @@ _OWNER = "bitswitch"
 @router.get("/v1/models", summary="List models")
 def models(house: House, who: Who) -> ModelsResponse:
     """`base`, `auto`, and every switch of yours or shared with you, once."""
-    entries = latest(house.store.visible(who.tenant))
+    entries = latest(visible(house.store, who.tenant, base=house.base_identity.digest))
     own = [_model(house, BASE), _model(house, AUTO)]
     return ModelsResponse(data=own + [_switch(house, entry, name_of(entry, who.tenant)) for entry in entries])
 
@@ -32,7 +32,8 @@ def model(model: str, house: House, who: Who) -> ModelOut:
         return _model(house, str(ref))
     if len(ref.terms) > 1 or ref.terms[0].weight != 1.0:
         raise ModelNotFoundError(model)  # a mix can be asked for, but is no thing of its own
-    return _switch(house, find(house.store, who.tenant, ref.terms[0]), model)
+    entry = find(house.store, who.tenant, ref.terms[0], base=house.base_identity.digest)
+    return _switch(house, entry, model)
 
 
 def _model(house: Parts, name: str) -> ModelOut:

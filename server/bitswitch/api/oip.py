@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import version as installed_version
 from typing import Annotated, Any
 
@@ -27,8 +28,8 @@ from bitswitch.api.oip_wire import (
 from bitswitch.api.parts import House, Parts, Who
 from bitswitch.api.serve import answered, note, request_id
 from bitswitch.core import Mix, Want
-from bitswitch.errors import InvalidRequestError
-from bitswitch.model_ref import parse
+from bitswitch.errors import InvalidModelError, InvalidRequestError
+from bitswitch.model_ref import Term, parse
 from bitswitch.selection import Selection, select
 
 _FAULTS: dict[int | str, dict[str, Any]] = {
@@ -51,7 +52,7 @@ def server(who: Who) -> ServerMetadata:
 @router.get("/models/{model:path}/versions/{version}/ready", summary="Whether a version is ready")
 def version_ready(model: Model, version: Version, house: House, who: Who) -> ModelReady:
     """Known and served."""
-    return _ready(f"{model}@{version}", model, house, who.tenant)
+    return _ready(_at(model, version), model, house, who.tenant)
 
 
 @router.get("/models/{model:path}/ready", summary="Whether a model is ready")
@@ -65,7 +66,7 @@ async def version_infer(
     model: Model, version: Version, body: InferRequest, *, request: Request, house: House, who: Who
 ) -> InferResponse:
     """Classify texts by one version of a switch."""
-    return await _infer(f"{model}@{version}", body, request, house, who.tenant)
+    return await _infer(_at(model, version), body, request, house, who.tenant, name=model)
 
 
 @router.post("/models/{model:path}/infer", summary="Infer")
@@ -73,13 +74,13 @@ async def model_infer(
     model: Model, body: InferRequest, request: Request, house: House, who: Who
 ) -> InferResponse:
     """Classify texts. `auto` works as long as it chooses one head for all of them."""
-    return await _infer(model, body, request, house, who.tenant)
+    return await _infer(model, body, request, house, who.tenant, name=model)
 
 
 @router.get("/models/{model:path}/versions/{version}", summary="Get a version's metadata")
 def version_metadata(model: Model, version: Version, house: House, who: Who) -> ModelMetadata:
     """What it takes and gives."""
-    return _metadata(f"{model}@{version}", model, house, who.tenant)
+    return _metadata(_at(model, version), model, house, who.tenant)
 
 
 @router.get("/models/{model:path}", summary="Get a model's metadata")
@@ -91,7 +92,24 @@ def model_metadata(model: Model, house: House, who: Who) -> ModelMetadata:
 def _resolve(model: str, house: Parts, tenant: str) -> Selection:
     """The bare base for ``auto``: what it would choose depends on the input."""
     ref = parse(model)
-    return Selection(Mix.of()) if ref.auto else select(house.store, tenant, ref)
+    if ref.auto:
+        return Selection(Mix.of())
+    return select(house.store, tenant, ref, base=house.base_identity.digest)
+
+
+def _at(model: str, version: int) -> str:
+    """One version of a model.
+
+    Raises:
+        InvalidModelError: the model is no plain name of a switch.
+    """
+    match parse(model).terms:
+        case (Term(selector=None) as term,) if str(term) == model and term.weight == 1.0:
+            return str(replace(term, selector=str(version)))
+    raise InvalidModelError(
+        f"{model[:100]!r} has no versions of its own; name one switch, such as 'trec6', before '/versions/'.",
+        param="model",
+    )
 
 
 def _ready(model: str, name: str, house: Parts, tenant: str) -> ModelReady:
@@ -115,7 +133,7 @@ def _metadata(model: str, name: str, house: Parts, tenant: str) -> ModelMetadata
 
 
 async def _infer(
-    model: str, body: InferRequest, request: Request, house: Parts, tenant: str
+    model: str, body: InferRequest, request: Request, house: Parts, tenant: str, *, name: str
 ) -> InferResponse:
     answer = await house.answers.classify(
         tenant, model, _inputs(body.inputs[0]), request_id=request_id(request)
@@ -125,7 +143,7 @@ async def _infer(
     wanted = [output.name for output in body.outputs] if body.outputs else list(outputs)
     parts = answer.items[0].selection.parts
     return InferResponse(
-        model_name=model.partition("@")[0],
+        model_name=name,
         model_version=str(parts[0].version) if len(parts) == 1 else answer.model,
         id=body.id if body.id is not None else request_id(request),
         outputs=[outputs[name] for name in wanted],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from bitswitch.api.wire import Incoming, Outgoing
@@ -42,12 +42,21 @@ class RequestedOutput(Incoming):
     parameters: dict[str, Any] | None = Field(None, description="The protocol's field; not read.")
 
 
+def _once_each(outputs: list[RequestedOutput]) -> list[RequestedOutput]:
+    if len({output.name for output in outputs}) < len(outputs):
+        raise PydanticCustomError("data", "{fault}", {"fault": "names an output more than once"})
+    return outputs
+
+
+Outputs = Annotated[list[RequestedOutput], Field(max_length=2), AfterValidator(_once_each)]
+
+
 class InferRequest(Incoming):
     """What to infer."""
 
     id: str | None = Field(None, max_length=128, description="Comes back in the answer.")
     inputs: list[InputTensor] = Field(min_length=1, max_length=1)
-    outputs: list[RequestedOutput] | None = Field(None, description="Both if not given.")
+    outputs: Outputs | None = Field(None, description="Both if not given.")
     parameters: dict[str, Any] | None = Field(None, description="The protocol's field; not read.")
 
 

@@ -102,5 +102,13 @@ def caller_of(request: Request) -> Caller:
     return cast("Caller", request.state.caller)
 
 
-House = Annotated[Parts, Depends(parts_of)]
-Who = Annotated[Caller, Depends(caller_of)]
+async def _parts(request: Request) -> Parts:  # async: FastAPI gives a plain function a thread
+    return parts_of(request)
+
+
+async def _caller(request: Request) -> Caller:
+    return caller_of(request)
+
+
+House = Annotated[Parts, Depends(_parts)]
+Who = Annotated[Caller, Depends(_caller)]

@@ -9,7 +9,8 @@ import math
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from bitswitch.api.inputs import Input
 from bitswitch.selection import Choice, Part
@@ -26,10 +27,26 @@ ModelText = Annotated[
 ]
 
 
+MAX_FIELDS = 64
+"""Of one object in a body; far more than any request has."""
+
+
 class Incoming(BaseModel):
-    """A request's body."""
+    """A request's body, or an object in one."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_too_wide(cls, value: Any) -> Any:  # noqa: ANN401 - what came, whatever it is
+        """One sentence at once, where a fault for each of 100 000 unknown fields takes seconds."""
+        if isinstance(value, dict) and len(value) > MAX_FIELDS:
+            raise PydanticCustomError(
+                "fields",
+                "has {count} fields; at most {most} are read",
+                {"count": len(value), "most": MAX_FIELDS},
+            )
+        return value
 
 
 class Outgoing(BaseModel):

@@ -82,6 +82,8 @@ class House:
                 router=router,
                 store=store,
                 max_inputs=settings.max_inputs,
+                max_text_chars=settings.max_text_chars,
+                batch_rows=settings.batch_rows,
                 timeout=settings.request_timeout,
             ),
             metrics=metrics,

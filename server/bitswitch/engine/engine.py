@@ -9,21 +9,21 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from queue import SimpleQueue
 
 import numpy as np
 
 from bitswitch.base.heads import ClassificationHead
 from bitswitch.base.model import Base
-from bitswitch.core import Mix, Request, Result, Timing, Want
+from bitswitch.core import Request, Result, Timing, Want
 from bitswitch.engine.arena import Arena
 from bitswitch.engine.batch import Batch
 from bitswitch.engine.planes import Planes
 from bitswitch.engine.queue import Job, Queue
 from bitswitch.engine.residency import ReadySwitch, Residency
+from bitswitch.engine.state import EngineState, Verdict
 from bitswitch.engine.swap import Swap
 from bitswitch.errors import BitswitchError, InvalidSwitchError, NotFiniteError, UnavailableError
 from bitswitch_store.switch import Switch, SwitchError
@@ -32,43 +32,6 @@ _log = logging.getLogger(__name__)
 
 LINGER = 0.05
 """Seconds without work after which the weights go back to the base's."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether the resident weights are the base's, bit for bit.
-
-    Attributes:
-        differing: parameters whose bytes are not those that were loaded.
-        checked: how many parameters were compared.
-        seconds: how long it took.
-    """
-
-    intact: bool
-    differing: tuple[str, ...]
-    checked: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class EngineState:
-    """What goes on inside, at one moment.
-
-    Attributes:
-        waiting, running: requests.
-        mix: what the weights are set to.
-        resident: bytes of each switch in memory, by digest.
-        journal_bytes: base values saved at present.
-        ready: whether requests are taken.
-    """
-
-    waiting: int
-    running: int
-    mix: Mix
-    resident: Mapping[str, int]
-    transitions: int
-    journal_bytes: int
-    ready: bool
 
 
 class Engine:

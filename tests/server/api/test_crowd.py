@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 
+import anyio.to_thread
 import httpx
 import numpy as np
 import pytest
@@ -87,3 +88,16 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_ask_again(gated, gate):
     assert refused.headers["retry-after-ms"] == "1000"
     assert alive.status_code == 200
     assert [answer.status_code for answer in answers] == [200, 200]
+
+
+@pytest.mark.parametrize("path", ["/health", "/v2/health/live", "/v2/health/ready"])
+def test_health_does_not_wait_for_a_thread(house, path):
+    async def scenario():
+        threads = anyio.to_thread.current_default_thread_limiter()
+        for _ in range(int(threads.total_tokens)):
+            threads.acquire_on_behalf_of_nowait(object())
+        transport = httpx.ASGITransport(house.app())
+        async with asyncio.timeout(5), httpx.AsyncClient(transport=transport, base_url="http://x") as http:
+            return await http.get(path)
+
+    assert asyncio.run(scenario()).status_code == 200

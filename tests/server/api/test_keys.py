@@ -79,3 +79,31 @@ def test_without_keys_a_page_of_another_site_may_not_change_things(http, address
     assert http.post("/v1/classify", json=body, headers={"origin": "null"}).status_code == 403
     assert http.post("/v1/classify", json=body, headers={"origin": address}).status_code == 200
     assert http.get("/v1/models", headers={"origin": "https://evil.example"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8000", "10.0.0.1", "localhost.evil.example", "[", ""]
+)
+def test_without_keys_a_name_that_was_made_to_lead_here_is_refused(http, host):
+    """DNS rebinding: the page's origin is then that of the host."""
+    headers = {"host": host, "origin": f"http://{host}"}
+    for response in (
+        http.get("/v1/models", headers=headers),
+        http.post("/v1/classify", json={"model": "topic", "input": "who"}, headers=headers),
+    ):
+        assert (response.status_code, response.json()["error"]["code"]) == (403, "permission_denied")
+        assert f"not {host!r}" in response.json()["error"]["message"]
+    assert http.get("/health", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:8000", "127.0.0.1", "127.8.8.8:1", "[::1]", "[::1]:8000"]
+)
+def test_without_keys_the_loopback_address_is_open(http, host):
+    assert http.get("/v1/models", headers={"host": host}).status_code == 200
+
+
+def test_with_a_key_the_server_may_have_any_name(locked):
+    _, http = locked
+    headers = {"authorization": f"Bearer {KEY}", "host": "switches.example"}
+    assert http.get("/v1/models", headers=headers).status_code == 200

@@ -15,6 +15,13 @@ def body(**fields):
     return json.dumps({"model": "topic", "input": "who", **fields}).encode()
 
 
+def asking(*outputs):
+    return json.dumps({"inputs": [TEXT], "outputs": [{"name": name} for name in outputs]}).encode()
+
+
+MANY = {f"x{i}": i for i in range(65)}
+
+
 def tensor(**fields):
     return json.dumps({"inputs": [{**TEXT, **fields}]}).encode()
 
@@ -41,6 +48,7 @@ MALFORMED = [
     (CLASSIFY, b'{"input": "who"}', 400, "invalid_request", "model is missing"),
     (CLASSIFY, b'{"model": "topic"}', 400, "invalid_request", "input is missing"),
     (CLASSIFY, body(temperature=0), 400, "invalid_request", "temperature is not a field"),
+    (CLASSIFY, body(**MANY), 400, "invalid_request", "The body has 67 fields; at most 64 are read."),
     (CLASSIFY, body(model=3), 400, "invalid_request", "model: Input should be a valid string"),
     (CLASSIFY, body(model=None), 400, "invalid_request", "model: Input should be a valid string"),
     (CLASSIFY, body(model=""), 400, "invalid_model", "model is empty"),
@@ -96,8 +104,15 @@ MALFORMED = [
     (INFER, tensor(shape=[1, 3], data=["a", "b", "c"]), 400, None, "shape [1, 3] does not fit"),
     (INFER, tensor(shape=[-1]), 400, None, "inputs.0.shape.0: Input should be greater than"),
     (INFER, tensor(data=[1]), 400, None, "inputs.0.data is no list of texts"),
+    (INFER, tensor(**MANY), 400, None, "inputs.0 has 69 fields; at most 64"),
+    (INFER, asking("probs", "probs"), 400, None, "outputs names an output more than once."),
+    (INFER, asking("probs", "label", "probs"), 400, None, "outputs: List should have at most 2 items"),
     ("/v2/models/nosuch/infer", tensor(), 404, None, "'nosuch' does not exist"),
     ("/v2/models/topic/versions/9/infer", tensor(), 404, None, "'topic@9' does not exist"),
+    ("/v2/models/topic+polarity/versions/1/infer", tensor(), 400, None, "'topic+polarity' has no versions"),
+    ("/v2/models/topic*0.5/versions/1/infer", tensor(), 400, None, "'topic*0.5' has no versions of its own"),
+    ("/v2/models/topic@1/versions/1/infer", tensor(), 400, None, "name one switch, such as 'trec6'"),
+    ("/v2/models/base/versions/1/infer", tensor(), 400, None, "'base' has no versions of its own"),
     ("/v2/models/topic/versions/x/infer", tensor(), 400, None, "version: Input should be a valid integer"),
 ]
 

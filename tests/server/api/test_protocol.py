@@ -51,6 +51,23 @@ def test_it_infers_as_classify_does(http, path):
     assert label["data"] == [datum["label"] for datum in expected]
 
 
+@pytest.mark.parametrize("model", ["topic@1", "default/topic", "topic*0.6+polarity@1*0.4", "auto"])
+def test_the_model_s_name_is_the_one_that_was_asked_for(http, model):
+    assert infer(http, model, [1], [BANKING[0]]).json()["model_name"] == model
+
+
+@pytest.mark.parametrize("rest", ["", "/ready"])
+@pytest.mark.parametrize("model", ["auto", "topic@1", "topic+polarity"])
+def test_only_a_plain_name_has_versions(http, model, rest):
+    response = http.get(f"/v2/models/{model}/versions/1{rest}")
+    assert response.status_code == 400
+    assert f"'{model}' has no versions of its own" in response.json()["error"]
+
+
+def test_a_version_of_a_tenant_s_switch_is_one_of_a_plain_name(http):
+    assert http.get("/v2/models/default/topic/versions/1").json()["versions"] == ["1"]
+
+
 @pytest.mark.parametrize("data", [["a", "b", "who", "what"], [["a", "b"], ["who", "what"]]])
 def test_pairs_have_two_columns(http, data):
     probs, _ = infer(http, "entail", [2, 2], data).json()["outputs"]

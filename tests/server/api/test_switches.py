@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from bitswitch_store import file
+from bitswitch_store.store import Store
 from bitswitch_store.switch import BaseIdentity, Head
 from running import BANKING, serving
 
@@ -157,7 +158,7 @@ def test_what_is_no_upload_is_refused(http, switch_files):
         (upload(http, files={"file": b"not a switch"}), 422, "invalid_switch", ""),
         (upload(http, files={"file": good[:-1]}), 422, "invalid_switch", ""),
         (upload(http, files={"file": good + b"\0"}), 422, "invalid_switch", ""),
-        (upload(http, files={"file": stranger}), 422, "invalid_switch", "belongs to base bert sha256:000"),
+        (upload(http, files={"file": stranger}), 422, "invalid_switch", "belongs to the base bert sha256:00"),
         (upload(http, files={"file": misfit}), 422, "invalid_switch", "classifier.bias"),
         (
             upload(http, files={"file": good}, data={"name": "Bad Name"}),
@@ -231,3 +232,29 @@ def test_uploads_and_deletions_do_not_disturb_who_is_served(http, address, publi
     for answer in answers:
         assert answer.json()["data"][0]["probs"] == pytest.approx(expected, abs=1e-6)
     assert http.get("/v1/admin/verify").json()["intact"] is True
+
+
+def test_a_switch_of_another_base_is_kept_and_not_served(gated, gate, tmp_path, switch_files):
+    """The store was another server's before, or is shared with one."""
+    gate.set()
+    switch = file.read(switch_files["topic"])
+    elsewhere = Store(tmp_path / "store", base=None)
+    other = replace(switch, base=BaseIdentity("bert", "sha256:" + "0" * 64))
+    elsewhere.put(file.write(other), tenant="default", name="other")
+    elsewhere.put(file.write(other), tenant="default", name="topic")
+    elsewhere.close()
+    with serving(gated.app()) as address, httpx.Client(base_url=address, timeout=30) as http:
+        names = [model["id"] for model in http.get("/v1/models").json()["data"]]
+        assert ("topic" in names, "other" in names) == (True, False)
+        asked = [
+            http.get("/v1/models/other"),
+            http.get("/v2/models/other"),
+            http.post("/v1/classify", json={"model": "other", "input": "who"}),
+            http.post("/v1/embeddings", json={"model": "topic@2", "input": "who"}),
+        ]
+        assert [response.status_code for response in asked] == [404] * 4
+        answer = http.post("/v1/classify", json={"model": "topic", "input": "who"}).json()
+        assert answer["model"] == "topic@1"
+        kept = [(entry["name"], entry["version"]) for entry in http.get("/v1/switches").json()["data"]]
+        assert {("other", 1), ("topic", 2)} <= set(kept)
+        assert http.delete("/v1/switches/other").status_code == 200
