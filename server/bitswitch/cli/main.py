@@ -166,13 +166,16 @@ def demo(
     switches: Annotated[
         Path, typer.Option(exists=True, file_okay=False, help="Folder of switch files.")
     ] = Path("demo/switches"),
+    questions: Annotated[
+        Path, typer.Option(help='Lines of {"text", "label"}; the label names the switch to ask.')
+    ] = Path("demo/questions.jsonl"),
     port: Annotated[int, typer.Option(help="Port to listen at; 0 takes any free one.")] = 8000,
     leave: Annotated[bool, typer.Option("--exit", help="End after the table instead of serving on.")] = False,
 ) -> None:
     """Start a server with the demo's switches, ask it real questions over HTTP, and stay up."""
     from bitswitch.cli.demo import run_demo
 
-    run_demo(switches, port=port, stay=not leave)
+    run_demo(switches, questions, port=port, stay=not leave)
 
 
 def main() -> None:
