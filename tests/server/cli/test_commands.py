@@ -1,6 +1,7 @@
 """The commands as a user types them, over a tiny base: right files, right tables, faults as exit status 2."""
 
 import json
+import logging
 import sys
 
 import numpy as np
@@ -37,7 +38,11 @@ def run(monkeypatch, capfd):
         seen = capfd.readouterr()
         return status, seen.out, seen.err
 
-    return run
+    yield run
+    # `serve` sets up logging to a standard error that is gone with this test.
+    root = logging.getLogger()
+    for handler in [one for one in root.handlers if one.get_name() == "bitswitch"]:
+        root.removeHandler(handler)
 
 
 @pytest.fixture
