@@ -46,6 +46,7 @@ clean:
 	@echo "Installing bitswitch[$(extra)] into .venv: a few minutes, the first time."
 	$(BIN)/python -m pip install -qq --no-input --disable-pip-version-check --prefer-binary --no-compile \
 		$(PIP_ARGS) -c constraints.txt -e '.[$(extra)]'
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -c 'import bitswitch.cli.serve'
 	@touch $(settles)
 
 .venv/bin/python:
