@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from datetime import UTC, datetime
 
 from alembic import command
@@ -148,7 +149,7 @@ def _tune_sqlite(engine: Engine) -> None:
         # sqlite3 would begin transactions at some statements and not at others (DDL, SELECT).
         connection.isolation_level = None
         connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000}")
-        connection.execute("PRAGMA journal_mode = WAL")
+        _write_ahead(connection)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
 
@@ -157,3 +158,21 @@ def _tune_sqlite(engine: Engine) -> None:
         # Migrating reads before it writes, and SQLite lets no reader become a writer behind another.
         migrating = connection.get_execution_options().get("migrating", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if migrating else "BEGIN")
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Turn on the write-ahead log.
+
+    Where several processes do so on a new file at once, SQLite tells all but one "locked" without waiting,
+    whatever the busy timeout: the wait is here.
+    """
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
