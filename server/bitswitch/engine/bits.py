@@ -25,16 +25,6 @@ def trailing_zeros(context: Any, word: Any) -> Any:
 
 
 @intrinsic
-def population(context: Any, word: Any) -> Any:
-    """How many bits of a uint64 are set."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.ctpop(arguments[0])
-
-    return types.uint64(types.uint64), generate
-
-
-@intrinsic
 def pointer(context: Any, address: Any) -> Any:
     """An int64 address as a pointer, for `numba.carray`."""
 

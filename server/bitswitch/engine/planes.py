@@ -1,7 +1,6 @@
-"""A switch ready for the kernel: its bits laid out along the arena's blocks.
+"""A switch ready for the kernels: the marks of its blocks, its knobs, and where they lie.
 
-Only blocks with an active weight are kept, so memory is at most one bit per weight for activation and
-one per active weight for polarity, plus the knobs. Writes no weight.
+Only blocks with an active weight are kept. Writes no weight.
 """
 
 from __future__ import annotations
@@ -11,13 +10,17 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from bitswitch.engine import marks
 from bitswitch.engine.arena import BLOCK, Arena
-from bitswitch.engine.cpu import COLUMNS, WORDS
-from bitswitch_store.switch import Switch
+from bitswitch_store.switch import Switch, TensorSwitch
+
+COLUMNS = 6
+"""A switch's line in the kernels' table, int64: addresses of marks, starts, counts, knobs, knob_start and
+width."""
 
 
 class Planes:
-    """The kernel's form of one switch.
+    """The kernels' form of one switch.
 
     Args:
         arena: where the weights lie.
@@ -25,14 +28,13 @@ class Planes:
 
     Attributes:
         blocks: int32 (n,), the arena's blocks with active weights, ascending.
-        words: uint64 (n, 64), their activation bits.
-        rank: int64 (n,), index of each block's first active weight; a parameter's first is a multiple
-            of 8, so that its polarity starts on a byte.
-        polarity: uint8, bit r is the sign of active weight r.
+        counts: int32 (n,), a block's active weights.
+        starts: int32 (n,), where a block's marks begin, in words of 8 bytes.
+        marks: uint64, see `engine.marks`.
         knobs: float32, those of all parameters behind one another.
         knob_start: int64 (parameters,), where a parameter's knobs begin.
         width: int64 (parameters,), how many weights of a parameter share a knob.
-        size: length of a journal: index after the last active weight.
+        active: how many weights are active in all.
 
     Raises:
         ValueError: the switch names a parameter the arena has not, or one of another shape.
@@ -43,12 +45,8 @@ class Planes:
         position = {name: i for i, name in enumerate(arena.names)}
         self.knob_start = np.zeros(count, np.int64)
         self.width = np.ones(count, np.int64)
-        blocks: list[NDArray[np.int32]] = []
-        words: list[NDArray[np.uint64]] = []
-        ranks: list[NDArray[np.int64]] = []
-        polarity: list[NDArray[np.uint8]] = []
-        knobs: list[NDArray[np.float32]] = []
-        rank = knob = 0
+        blocks, counts, starts, marked, knobs = [], [], [], [], []
+        word = knob = 0
         # In the arena's order, which need not be that of the names.
         for tensor in sorted(switch.tensors, key=lambda t: position.get(t.name, -1)):
             if tensor.name not in position:
@@ -56,31 +54,28 @@ class Planes:
             if tensor.shape != arena.shapes[tensor.name]:
                 theirs = arena.shapes[tensor.name]
                 raise ValueError(f"{tensor.name} is {tensor.shape} in the switch and {theirs} in the base")
-            lines = _blocked(tensor.activation)
-            active = np.bitwise_count(lines).sum(axis=1, dtype=np.int64)
-            used = np.flatnonzero(active)
-            starts = rank + np.cumsum(active) - active
+            used, active, begin, written = _marked(tensor)
             blocks.append((arena.first_block[tensor.name] + used).astype(np.int32))
-            words.append(lines[used])
-            ranks.append(starts[used])
-            polarity.append(tensor.polarity)
+            counts.append(active.astype(np.int32))
+            starts.append((word + begin).astype(np.int32))
+            marked.append(written)
             knobs.append(tensor.knobs)
             index = position[tensor.name]
             self.knob_start[index] = knob
             self.width[index] = tensor.numel // tensor.knobs.size
             knob += tensor.knobs.size
-            rank += tensor.polarity.size * 8
-        self.size = rank
+            word += written.size
         self.blocks = np.concatenate([np.empty(0, np.int32), *blocks])
-        self.words = np.concatenate([np.empty((0, WORDS), np.uint64), *words])
-        self.rank = np.concatenate([np.empty(0, np.int64), *ranks])
-        self.polarity = np.concatenate([np.empty(0, np.uint8), *polarity])
+        self.counts = np.concatenate([np.empty(0, np.int32), *counts])
+        self.starts = np.concatenate([np.empty(0, np.int32), *starts])
+        self.marks = np.concatenate([np.empty(0, np.uint64), *marked])
         self.knobs = np.concatenate([np.empty(0, np.float32), *knobs])
+        self.active = int(self.counts.sum(dtype=np.int64))
 
     @cached_property
     def addresses(self) -> NDArray[np.int64]:
-        """Where the arrays lie, int64 (COLUMNS,): a line of the kernel's table. Valid while self lives."""
-        arrays = (self.words, self.rank, self.polarity, self.knobs, self.knob_start, self.width)
+        """Where the arrays lie, int64 (COLUMNS,): a line of the kernels' table. Valid while self lives."""
+        arrays = (self.marks, self.starts, self.counts, self.knobs, self.knob_start, self.width)
         line = np.array([array.ctypes.data for array in arrays], np.int64)
         assert line.shape == (COLUMNS,)
         return line
@@ -88,12 +83,22 @@ class Planes:
     @property
     def nbytes(self) -> int:
         """Bytes of memory held."""
-        arrays = (self.blocks, self.words, self.rank, self.polarity, self.knobs, self.knob_start, self.width)
+        arrays = (self.blocks, self.counts, self.starts, self.marks, self.knobs, self.knob_start, self.width)
         return sum(array.nbytes for array in arrays)
 
 
-def _blocked(bits: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Packed bits as uint64 (blocks, 64), the last block filled up with zeros."""
-    padded = np.zeros(-(-bits.size // (BLOCK // 8)) * (BLOCK // 8), np.uint8)
-    padded[: bits.size] = bits
-    return padded.view("<u8").reshape(-1, WORDS)
+def _marked(
+    tensor: TensorSwitch,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.uint64]]:
+    """One tensor's blocks with active weights, how many each has, where its marks begin, and the marks."""
+    padded = np.zeros(-(-tensor.numel // BLOCK) * (BLOCK // 8), np.uint8)
+    padded[: tensor.activation.size] = tensor.activation
+    lines = padded.view("<u8").reshape(-1, marks.WORDS)
+    active = np.bitwise_count(lines).sum(axis=1, dtype=np.int64)
+    used = np.flatnonzero(active)
+    active = active[used]
+    words = marks.sizes(active)
+    starts = np.cumsum(words) - words
+    written = np.zeros(int(words.sum()), np.uint64)
+    marks.write(lines[used], np.cumsum(active) - active, active, tensor.polarity, starts, written)
+    return used, active, starts, written

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from bitswitch.core import Mix
 from bitswitch.engine import cpu
-from bitswitch.engine.arena import Arena
-from bitswitch.engine.planes import Planes
+from bitswitch.engine.arena import BLOCK, Arena
+from bitswitch.engine.marks import FEW
+from bitswitch.engine.planes import COLUMNS, Planes
 
-_NO_TABLE = np.empty((0, cpu.COLUMNS), np.int64)
+_NO_TABLE = np.empty((0, COLUMNS), np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,14 +30,18 @@ class Journal:
 
     Attributes:
         blocks: int32 (n,), ascending.
-        words: uint64 (n, 64), touched weights.
-        rank: int64 (n,), index of each block's first saved value.
+        counts: int32 (n,), touched weights of each block; above `FEW`, the whole block was saved.
+        places: int64 (n,), where a block's offsets begin.
+        offsets: uint16, of touched weights within their blocks; the top bits may hold something else.
+        ranks: int64 (n,), where a block's saved values begin.
         saved: the base's own values, the arena's dtype.
     """
 
     blocks: NDArray[np.int32]
-    words: NDArray[np.uint64]
-    rank: NDArray[np.int64]
+    counts: NDArray[np.int32]
+    places: NDArray[np.int64]
+    offsets: NDArray[np.uint16]
+    ranks: NDArray[np.int64]
     saved: NDArray[np.float32] | NDArray[np.uint16]
 
     @property
@@ -57,12 +62,15 @@ class Swap:
         self.mix = Mix()
         self.transitions = 0
         self._resting = Journal(
-            np.empty(0, np.int32),
-            np.empty((0, cpu.WORDS), np.uint64),
-            np.empty(0, np.int64),
-            np.empty(0, arena.weights.dtype),
+            blocks=np.empty(0, np.int32),
+            counts=np.empty(0, np.int32),
+            places=np.empty(0, np.int64),
+            offsets=np.empty(0, np.uint16),
+            ranks=np.empty(0, np.int64),
+            saved=np.empty(0, arena.weights.dtype),
         )
         self._journal = self._resting
+        self._spare = self._current = np.empty(0, arena.weights.dtype)
 
     @property
     def journal_bytes(self) -> int:
@@ -91,9 +99,9 @@ class Swap:
 
     def warm_up(self) -> None:
         """Compile the kernels, or read them from numba's cache, by a transition that visits no block."""
-        self._run(self._resting, np.empty((0, 0), np.int32), _NO_TABLE, np.empty(0, np.float32))
-        words, counts = np.empty((0, cpu.WORDS), np.uint64), np.empty(0, np.int64)
-        cpu.union(np.empty((0, 0), np.int32), _NO_TABLE, words, counts)
+        self._run(
+            self._resting, np.empty((0, self.arena.blocks), np.int32), _NO_TABLE, np.empty(0, np.float32)
+        )
 
     def rest(self) -> None:
         """Go back to the bare base."""
@@ -104,6 +112,9 @@ class Swap:
         slots, new = self._journal_for(planes)
         table = np.stack([one.addresses for one in planes]) if planes else _NO_TABLE
         self._run(new, slots, table, np.array([weight for _, weight in mix], np.float32))
+        if planes:
+            # Memory that was written before costs no page faults, which cost more than the transition.
+            self._spare, self._current = self._current, self._spare
         self._journal, self.mix = new, mix
         self.transitions += 1
 
@@ -112,20 +123,22 @@ class Swap:
     ) -> None:
         """The one call that writes weights. What can fail comes before it; the kernel runs to its end."""
         old, arena = self._journal, self.arena
-        work = np.union1d(old.blocks, new.blocks).astype(np.int32)
         cpu.transition(
             arena.weights,
             arena.bfloat16,
             arena.block_tensor,
             arena.block_start,
-            work,
-            _slots(work, old.blocks),
-            old.words,
-            old.rank,
+            self._slots(old.blocks),
+            old.counts,
+            old.places,
+            old.offsets,
+            old.ranks,
             old.saved,
-            _slots(work, new.blocks),
-            new.words,
-            new.rank,
+            self._slots(new.blocks),
+            new.counts,
+            new.places,
+            new.offsets,
+            new.ranks,
             new.saved,
             slots,
             table,
@@ -133,25 +146,39 @@ class Swap:
         )
 
     def _journal_for(self, planes: Sequence[Planes]) -> tuple[NDArray[np.int32], Journal]:
-        """An empty journal for a mix of these switches, and where its blocks lie in each of them."""
+        """A journal with room for a mix of these switches, and where its blocks lie in each of them."""
+        slots = np.array([self._slots(one.blocks) for one in planes], np.int32).reshape(-1, self.arena.blocks)
         if not planes:
-            return np.empty((0, 0), np.int32), self._resting
-        dtype = self.arena.weights.dtype
-        if len(planes) == 1:  # the switch's own words and ranks serve
+            return slots, self._resting
+        if len(planes) == 1:  # the switch's own offsets serve
             (one,) = planes
-            slots = np.arange(len(one.blocks), dtype=np.int32)[:, None]
-            return slots, Journal(one.blocks, one.words, one.rank, np.empty(one.size, dtype))
-        blocks = np.unique(np.concatenate([one.blocks for one in planes]))
-        slots = np.stack([_slots(blocks, one.blocks) for one in planes], axis=1)
-        words = np.empty((len(blocks), cpu.WORDS), np.uint64)
-        counts = np.empty(len(blocks), np.int64)
-        cpu.union(slots, np.stack([one.addresses for one in planes]), words, counts)
-        return slots, Journal(blocks, words, np.cumsum(counts) - counts, np.empty(int(counts.sum()), dtype))
+            places = one.starts.astype(np.int64) * 4
+            return slots, self._room(one.blocks, one.counts, places, one.marks.view(np.uint16))
+        # At most so many, since their weights may coincide: the kernel puts the true counts in.
+        most = np.zeros(self.arena.blocks, np.int32)
+        for one in planes:
+            most[one.blocks] += one.counts
+        blocks = np.flatnonzero(most).astype(np.int32)
+        counts = most[blocks]
+        listed = np.where(counts <= FEW, counts, 0).astype(np.int64)
+        places = np.cumsum(listed) - listed
+        return slots, self._room(blocks, counts, places, np.empty(int(listed.sum()), np.uint16))
 
+    def _room(
+        self,
+        blocks: NDArray[np.int32],
+        counts: NDArray[np.int32],
+        places: NDArray[np.int64],
+        offsets: NDArray[np.uint16],
+    ) -> Journal:
+        lengths = np.where(counts <= FEW, counts, BLOCK).astype(np.int64)
+        size = int(lengths.sum())
+        if self._spare.size < size:
+            self._spare = np.empty(size, self.arena.weights.dtype)
+        return Journal(blocks, counts, places, offsets, np.cumsum(lengths) - lengths, self._spare[:size])
 
-def _slots(blocks: NDArray[np.int32], among: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Where each of ``blocks`` lies in the ascending ``among``; -1 where it does not."""
-    if not len(among):
-        return np.full(len(blocks), -1, np.int32)
-    places = np.minimum(np.searchsorted(among, blocks), len(among) - 1)
-    return np.where(among[places] == blocks, places, -1).astype(np.int32)
+    def _slots(self, blocks: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Where each block of the arena lies in ``blocks``; -1 where it does not."""
+        slots = np.full(self.arena.blocks, -1, np.int32)
+        slots[blocks] = np.arange(len(blocks), dtype=np.int32)
+        return slots
