@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, normalizers
 from transformers import PreTrainedTokenizerBase
@@ -94,15 +95,14 @@ class Encoder:
         Returns:
             int64 (rows, length) by input name, ``attention_mask`` among them.
         """
-        longest = max(row.length for row in rows)
-        fields = {
-            name: torch.tensor(
-                [[*row.fields[name], *[self._padding[name]] * (longest - row.length)] for row in rows]
-            )
-            for name in rows[0].fields
-        }
-        mask = [[1] * row.length + [0] * (longest - row.length) for row in rows]
-        return {**fields, "attention_mask": torch.tensor(mask)}
+        lengths = np.array([row.length for row in rows])
+        mask = np.arange(lengths.max()) < lengths[:, None]
+        fields = {}
+        for name in rows[0].fields:
+            padded = np.full(mask.shape, self._padding[name], np.int64)
+            padded[mask] = np.concatenate([row.fields[name] for row in rows])
+            fields[name] = torch.from_numpy(padded)
+        return {**fields, "attention_mask": torch.from_numpy(mask.astype(np.int64))}
 
 
 def _copy(tokenizer: PreTrainedTokenizerBase, limit: int) -> Tokenizer:

@@ -93,7 +93,10 @@ class Base:
     def forward(self, rows: Sequence[Row]) -> Hidden:
         """Run the backbone over ``rows`` as one batch, at the weights as they are; at least one row."""
         fields = {name: value.to(self.device) for name, value in self.encoder.pad(rows).items()}
-        return Hidden(fields, self.model(**fields, output_hidden_states=True, return_dict=True))
+        # Rows of one length need no mask, and attention without one is faster.
+        alike = len({row.length for row in rows}) == 1
+        used = {name: value for name, value in fields.items() if not (alike and name == "attention_mask")}
+        return Hidden(fields, self.model(**used, output_hidden_states=True, return_dict=True))
 
     @torch.inference_mode()
     def embed(self, hidden: Hidden) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The engine: one thread owns the model, takes groups of requests of equal mix, and answers them.
+"""The engine: one thread owns the model, takes the steps that the scheduler chooses, and answers requests.
 
 Everything that touches the resident weights or runs the model happens in that thread. Others hand in a
 `Request` and get a future. Knows nothing of names, tenants' rights, routes or HTTP.
@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
-from queue import SimpleQueue
-
-import numpy as np
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 
 from bitswitch.base.heads import ClassificationHead
 from bitswitch.base.model import Base
-from bitswitch.core import Request, Result, Timing, Want
+from bitswitch.core import Request, Result
 from bitswitch.engine.arena import Arena
-from bitswitch.engine.batch import Batch
+from bitswitch.engine.job import Job
 from bitswitch.engine.planes import Planes
-from bitswitch.engine.queue import Job, Queue
+from bitswitch.engine.queue import Queue
 from bitswitch.engine.residency import ReadySwitch, Residency
+from bitswitch.engine.runner import Runner
 from bitswitch.engine.state import EngineState, Verdict
-from bitswitch.engine.swap import Swap
-from bitswitch.errors import BitswitchError, InvalidSwitchError, NotFiniteError, UnavailableError
+from bitswitch.errors import InvalidSwitchError, UnavailableError
 from bitswitch_store.switch import Switch, SwitchError
 
 _log = logging.getLogger(__name__)
@@ -59,16 +57,12 @@ class Engine:
     ) -> None:
         self._base = base
         self._fetch = fetch
-        self._batch_tokens = batch_tokens
-        self._batch_rows = batch_rows
         self._arena = Arena(base.parameters)
-        self._swap = Swap(self._arena)
-        self._loaded = base.digest()
-        self._queue = Queue(limit=queue_limit, batch_tokens=batch_tokens, batch_rows=batch_rows)
+        self._runner = Runner(base, self._arena, batch_tokens=batch_tokens, batch_rows=batch_rows)
+        self._queue = Queue(limit=queue_limit)
         self._residency = Residency(self._build, budget=resident_bytes)
         self._builder = ThreadPoolExecutor(1, thread_name_prefix="bitswitch-switches")
         self._verdicts: SimpleQueue[Future[Verdict]] = SimpleQueue()
-        self._running = 0
         self._started = threading.Event()
         self._ended: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="bitswitch-engine", daemon=True)
@@ -102,11 +96,11 @@ class Engine:
             UnavailableError: the engine is not running.
         """
         self._require_running()
-        missing = [digest for digest in self._needed(request) if digest not in self._residency]
-        job = Job(request, ready=not missing)
+        needed = request.mix.digests if request.head is None else {*request.mix.digests, request.head}
+        job = Job(request, switches=self._residency.find(needed))
         self._queue.put(job)
-        if missing:
-            self._builder.submit(self._prepare, job, missing)
+        if job.switches is None:
+            self._builder.submit(self._prepare, job, needed)
         return job.future
 
     def check(self, switch: Switch) -> None:
@@ -133,6 +127,8 @@ class Engine:
         verdict: Future[Verdict] = Future()
         self._verdicts.put(verdict)
         self._queue.wake()
+        if self._ended is not None:  # meanwhile, and perhaps before it saw the question
+            self._abandon()
         return verdict.result()
 
     def forget(self, digest: str) -> None:
@@ -141,13 +137,14 @@ class Engine:
 
     def state(self) -> EngineState:
         """What goes on right now."""
+        swap = self._runner.swap
         return EngineState(
             waiting=len(self._queue),
-            running=self._running,
-            mix=self._swap.mix,
+            running=self._runner.running,
+            mix=swap.mix,
             resident=self._residency.sizes(),
-            transitions=self._swap.transitions,
-            journal_bytes=self._swap.journal_bytes,
+            transitions=swap.transitions,
+            journal_bytes=swap.journal_bytes,
             ready=self._is_running,
         )
 
@@ -158,11 +155,6 @@ class Engine:
     def _require_running(self) -> None:
         if not self._is_running:
             raise UnavailableError("The engine is not running; try again shortly.", retry_after=1.0)
-
-    @staticmethod
-    def _needed(request: Request) -> tuple[str, ...]:
-        head = (request.head,) if request.head is not None else ()
-        return tuple(dict.fromkeys((*request.mix.digests, *head)))
 
     def _build(self, digest: str) -> ReadySwitch:
         return self._make_ready(self._fetch(digest))
@@ -175,31 +167,30 @@ class Engine:
             raise InvalidSwitchError(f"the switch does not fit this base: {error}") from error
         return ReadySwitch(planes, head)
 
-    def _prepare(self, job: Job, missing: list[str]) -> None:
+    def _prepare(self, job: Job, needed: Collection[str]) -> None:
         """Bring a job's switches into memory, outside the model's thread."""
         if job.future.done():  # its caller has gone meanwhile
             return
         try:
-            for digest in missing:
-                self._residency.get(digest)
+            self._queue.make_ready(job, {digest: self._residency.get(digest) for digest in needed})
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller must hear of it
             job.fail(error)
-        self._queue.mark_ready(job)
+            self._queue.wake()
 
     def _run(self) -> None:
         """The thread's whole life."""
         ended: BaseException = UnavailableError("The engine has stopped; try again shortly.", retry_after=1.0)
         try:
-            self._warm_up()
+            self._runner.warm_up()
             self._started.set()
             while not self._queue.closed:
-                group = self._queue.take(LINGER if self._swap.mix else None)
+                step = self._queue.take(LINGER if self._runner.swap.mix else None, self._runner.choose)
                 self._judge()
-                if group:
-                    self._serve(group)
+                if step:
+                    self._runner.run(step)
                 else:
-                    self._swap.rest()
-            self._swap.rest()
+                    self._runner.rest()
+            self._runner.rest()
         except BaseException as error:  # noqa: BLE001 - it is told to everybody who asks from now on
             _log.exception("the engine's thread ended")
             ended = error
@@ -208,23 +199,13 @@ class Engine:
             self._started.set()  # nobody shall wait for a thread that is gone
             self._abandon()
 
-    def _warm_up(self) -> None:
-        self._swap.warm_up()
-        self._base.forward(self._base.encode(["warm-up"], want=Want.EMBED))
-
     def _judge(self) -> None:
         """Answer those who asked for a verdict: all of them with one."""
-        waiting = []
-        while not self._verdicts.empty():
-            waiting.append(self._verdicts.get())
+        waiting = self._asking()
         if not waiting:
             return
         try:
-            self._swap.rest()
-            started = time.perf_counter()
-            now = self._base.digest()
-            differing = tuple(name for name, digest in self._loaded.items() if now.get(name) != digest)
-            verdict = Verdict(not differing, differing, len(now), time.perf_counter() - started)
+            verdict = self._runner.verify()
         except Exception as error:  # noqa: BLE001 - those who asked must hear of it
             _log.exception("the weights could not be verified")
             for one in waiting:
@@ -233,51 +214,18 @@ class Engine:
             for one in waiting:
                 one.set_result(verdict)
 
+    def _asking(self) -> list[Future[Verdict]]:
+        asking: list[Future[Verdict]] = []
+        with suppress(Empty):
+            while True:
+                asking.append(self._verdicts.get_nowait())
+        return asking
+
     def _abandon(self) -> None:
         """Tell those who still wait that nobody will come."""
         self._queue.close()
         error = UnavailableError("The engine has stopped; try again shortly.", retry_after=1.0)
-        while group := self._queue.take(0):
-            for job in group:
-                job.fail(error)
-        while not self._verdicts.empty():
-            self._verdicts.get().set_exception(error)
-
-    def _serve(self, group: list[Job]) -> None:
-        """Answer jobs of one mix; whatever goes wrong reaches their callers, and the base comes back."""
-        live = [job for job in group if job.claim()]
-        if not live:
-            return
-        self._running = len(live)
-        started = time.monotonic()
-        mix = live[0].request.mix
-        try:
-            needed = dict.fromkeys(digest for job in live for digest in self._needed(job.request))
-            ready = {digest: self._residency.get(digest) for digest in needed}
-            with self._swap.at(mix, [ready[digest].planes for digest in mix.digests]) as swapped:
-                begun = time.perf_counter()
-                heads = {digest: switch.head for digest, switch in ready.items()}
-                batch = Batch(self._base, [job.request for job in live], heads)
-                answers = batch.run(tokens=self._batch_tokens, rows=self._batch_rows)
-                forward = time.perf_counter() - begun
-        except Exception as error:  # noqa: BLE001 - the thread must live on for everybody else
-            if not isinstance(error, BitswitchError):
-                _log.exception("a group of %d requests failed", len(live))
-            for job in live:
-                job.fail(error)
-        else:
-            for job, values in zip(live, answers, strict=True):
-                timing = Timing(queue=started - job.submitted, swap=swapped, forward=forward)
-                if np.isfinite(values).all():
-                    job.future.set_result(Result(values, mix, timing))
-                else:
-                    job.fail(self._not_finite())
-        finally:
-            self._running = 0
-
-    def _not_finite(self) -> NotFiniteError:
-        return NotFiniteError(
-            "The model's answer at this mix is not finite: its weights leave the range of"
-            f" {self._base.dtype}; ask with smaller weights, or serve the base in float32.",
-            param="model",
-        )
+        for job in self._queue.empty():
+            job.fail(error)
+        for verdict in self._asking():
+            verdict.set_exception(error)

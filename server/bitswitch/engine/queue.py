@@ -1,8 +1,7 @@
-"""The bounded queue in front of the model, and who goes next.
+"""The bounded queue in front of the model: who waits, and whose turn it is.
 
-Tenants take turns; within a tenant the oldest request goes first, and everybody's requests of the
-same mix go along in its batch. So a transition is shared by all who need it, no tenant waits behind
-another's backlog, and nobody starves. Knows nothing of weights or of the model.
+Tenants take turns, and a tenant's oldest request goes first; who goes along with it is for the
+scheduler to say. So no tenant waits behind another's backlog. Knows nothing of weights or of the model.
 """
 
 from __future__ import annotations
@@ -10,33 +9,15 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
-from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from bitswitch.core import Request, Result
-from bitswitch.errors import DeadlineExceededError, OverloadedError, UnavailableError
+from bitswitch.engine.job import Job
+from bitswitch.engine.residency import ReadySwitch
+from bitswitch.engine.schedule import Step
+from bitswitch.errors import OverloadedError, UnavailableError
 
-
-@dataclass(eq=False)
-class Job:
-    """A request that waits, and the future its answer goes to."""
-
-    request: Request
-    future: Future[Result] = field(default_factory=Future)
-    submitted: float = field(default_factory=time.monotonic)
-    ready: bool = True
-    """Whether its switches are in memory; until then it keeps its place and is passed over."""
-
-    def claim(self) -> bool:
-        """Begin with it: from now on it cannot be cancelled. False if nobody waits for it any more."""
-        return not self.future.done() and self.future.set_running_or_notify_cancel()
-
-    def fail(self, error: BaseException) -> None:
-        """Give the waiting side the error, unless it has gone or been answered."""
-        with suppress(InvalidStateError):  # cancelled or answered, perhaps this very moment
-            self.future.set_exception(error)
+Choose = Callable[[Sequence[Sequence[Job]]], Step]
+"""Given those who could be served (see `Scheduler.choose`), says what to do next."""
 
 
 class Queue:
@@ -44,14 +25,10 @@ class Queue:
 
     Args:
         limit: requests that may wait; one more is refused at once.
-        batch_tokens: tokens of a group, at most (a single larger request goes alone).
-        batch_rows: inputs of a group, at most (likewise).
     """
 
-    def __init__(self, *, limit: int, batch_tokens: int, batch_rows: int) -> None:
+    def __init__(self, *, limit: int) -> None:
         self._limit = limit
-        self._batch_tokens = batch_tokens
-        self._batch_rows = batch_rows
         self._jobs: dict[str, deque[Job]] = {}  # by tenant; the dict's order is whose turn it is
         self._changed = threading.Condition()
         self._open = True
@@ -84,23 +61,32 @@ class Queue:
             self._jobs.setdefault(job.request.tenant, deque()).append(job)
             self._changed.notify_all()
 
-    def mark_ready(self, job: Job) -> None:
+    def make_ready(self, job: Job, switches: Mapping[str, ReadySwitch]) -> None:
         """The job's switches are in memory now."""
         with self._changed:
-            job.ready = True
+            job.switches = switches
             self._changed.notify_all()
 
-    def take(self, timeout: float | None) -> list[Job]:
-        """The next group: jobs of one mix, at least one. Empty after ``timeout`` seconds without any, after
-        `wake`, or when the queue is closed and nothing is left.
+    def take(self, timeout: float | None, choose: Choose) -> Step | None:
+        """The next step, its jobs taken out. None after ``timeout`` seconds without any, after `wake`, or
+        when the queue is closed and nothing is left.
         """
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._woken or self._first() is not None or self._drained(), timeout
-            )
+            self._changed.wait_for(lambda: self._woken or self._waiting() or self._drained(), timeout)
             self._woken = False
-            first = self._first()
-            return [] if first is None else self._group(first)
+            waiting = self._waiting()
+            if not waiting:
+                return None
+            step = choose(waiting)
+            self._remove(step.jobs)
+            return step
+
+    def empty(self) -> list[Job]:
+        """Take out all there are, ready or not."""
+        with self._changed:
+            everybody = [job for jobs in self._jobs.values() for job in jobs]
+            self._jobs.clear()
+            return everybody
 
     def wake(self) -> None:
         """Let `take` return although there may be nothing to take."""
@@ -127,50 +113,23 @@ class Queue:
         """Forget the jobs that nobody waits for, whoever's they are."""
         now = time.monotonic()
         for tenant, jobs in list(self._jobs.items()):
-            self._keep(tenant, [job for job in jobs if not _gone(job, now)])
+            self._keep(tenant, [job for job in jobs if not job.gone(now)])
 
     def _keep(self, tenant: str, jobs: Iterable[Job]) -> None:
         self._jobs[tenant] = deque(jobs)
         if not self._jobs[tenant]:
             del self._jobs[tenant]
 
-    def _first(self) -> Job | None:
-        """The oldest ready job of the tenant whose turn it is."""
+    def _waiting(self) -> list[list[Job]]:
+        """The ready jobs of each tenant that has some, in the order of their turns."""
         self._drop_gone()
-        return next((job for jobs in self._jobs.values() for job in jobs if job.ready), None)
+        lines = ([job for job in jobs if job.switches is not None] for jobs in self._jobs.values())
+        return [line for line in lines if line]
 
-    def _group(self, first: Job) -> list[Job]:
-        """``first`` and what fits beside it of the same mix; taken out, the tenant's turn is over."""
-        tenant = first.request.tenant
-        group, tokens, rows = [first], first.request.tokens, len(first.request.rows)
-        for jobs in self._jobs.values():
-            for job in jobs:
-                request = job.request
-                if job is first or not job.ready or request.mix != first.request.mix:
-                    continue
-                if (
-                    tokens + request.tokens > self._batch_tokens
-                    or rows + len(request.rows) > self._batch_rows
-                ):
-                    continue
-                group.append(job)
-                tokens += request.tokens
-                rows += len(request.rows)
-        taken = set(map(id, group))
-        turn = self._jobs.pop(tenant)
-        self._jobs[tenant] = turn
-        for name, jobs in list(self._jobs.items()):
-            self._keep(name, [job for job in jobs if id(job) not in taken])
-        return group
-
-
-def _gone(job: Job, now: float) -> bool:
-    """Whether nobody waits for the job any more; says so to a waiting side that is too late."""
-    if job.future.done():
-        return True
-    deadline = job.request.deadline
-    if deadline is not None and now > deadline:
-        waited = now - job.submitted
-        job.fail(DeadlineExceededError(f"The request waited {waited:.1f} s, longer than it may; try again."))
-        return True
-    return False
+    def _remove(self, jobs: Sequence[Job]) -> None:
+        """Take these out; the turn of the first one's tenant is over."""
+        tenant = jobs[0].request.tenant
+        self._jobs[tenant] = self._jobs.pop(tenant)
+        taken = set(map(id, jobs))
+        for name in {job.request.tenant for job in jobs}:
+            self._keep(name, [job for job in self._jobs[name] if id(job) not in taken])

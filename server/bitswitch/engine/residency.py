@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from bitswitch.base.heads import ClassificationHead
@@ -47,6 +47,15 @@ class Residency:
     def __contains__(self, digest: str) -> bool:
         with self._lock:
             return digest in self._ready
+
+    def find(self, digests: Collection[str]) -> dict[str, ReadySwitch] | None:
+        """All of these, if every one is in memory."""
+        with self._lock:
+            if not all(digest in self._ready for digest in digests):
+                return None
+            for digest in digests:
+                self._ready.move_to_end(digest)
+            return {digest: self._ready[digest] for digest in digests}
 
     def get(self, digest: str) -> ReadySwitch:
         """The switch, built if it is not there. Whatever ``build`` raises goes through."""

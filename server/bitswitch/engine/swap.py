@@ -55,11 +55,17 @@ class Swap:
 
     Args:
         arena: the weights, at the base.
+
+    Attributes:
+        mix: what the weights are set to.
+        active: how many weights that touches, a weight counted for each switch that does.
+        transitions: how many there have been.
     """
 
     def __init__(self, arena: Arena) -> None:
         self.arena = arena
         self.mix = Mix()
+        self.active = 0
         self.transitions = 0
         self._resting = Journal(
             blocks=np.empty(0, np.int32),
@@ -79,7 +85,8 @@ class Swap:
 
     @contextmanager
     def at(self, mix: Mix, planes: Sequence[Planes]) -> Iterator[float]:
-        """Hold the weights at ``mix``; yields the seconds that the transition took.
+        """Hold the weights at ``mix``; yields the seconds that the transition took, 0 where
+        none was needed.
 
         When the body ends well the weights stay, so that the next group of the same mix pays nothing
         and another one goes straight there. When it raises, the base is restored first.
@@ -88,11 +95,13 @@ class Swap:
             mix: the weights to hold.
             planes: its switches, in the mix's order.
         """
-        started = time.perf_counter()
         try:
+            seconds = 0.0
             if mix != self.mix:
+                started = time.perf_counter()
                 self._go(mix, planes)
-            yield time.perf_counter() - started
+                seconds = time.perf_counter() - started
+            yield seconds
         except BaseException:
             self.rest()
             raise
@@ -116,6 +125,7 @@ class Swap:
             # Memory that was written before costs no page faults, which cost more than the transition.
             self._spare, self._current = self._current, self._spare
         self._journal, self.mix = new, mix
+        self.active = sum(one.active for one in planes)
         self.transitions += 1
 
     def _run(

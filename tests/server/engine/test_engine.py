@@ -225,7 +225,7 @@ def test_a_start_that_fails_says_so(tiny_base, monkeypatch):
     def broken():
         raise RuntimeError("no compiler")
 
-    monkeypatch.setattr(engine._swap, "warm_up", broken)
+    monkeypatch.setattr(engine._runner.swap, "warm_up", broken)
     with pytest.raises(UnavailableError, match="did not start"):
         engine.start()
     assert not engine.state().ready

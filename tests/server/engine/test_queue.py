@@ -1,69 +1,59 @@
-"""Who goes next: turns between tenants, company of the same mix, limits, deadlines, cancellation."""
+"""Who waits, and whose turn it is: limits, deadlines, cancellation, and what is not in memory yet."""
 
 import threading
 import time
 
 import pytest
 
-from bitswitch.core import Mix, Request, Row, Want
-from bitswitch.engine.queue import Job, Queue
+from bitswitch.core import Mix
+from bitswitch.engine.queue import Queue
+from bitswitch.engine.schedule import Step
 from bitswitch.errors import DeadlineExceededError, OverloadedError, UnavailableError
-
-A, B = Mix.of([("a", 1.0)]), Mix.of([("b", 1.0)])
-
-
-def job(name, mix=A, *, tenant="t", rows=1, length=4, **more):
-    row = Row({"input_ids": [0] * length})
-    ready = more.pop("ready", True)
-    return Job(Request(mix, Want.EMBED, (row,) * rows, tenant=tenant, id=name, **more), ready=ready)
+from jobs import A, B, job, names
 
 
-def queue(limit=100, batch_tokens=1000, batch_rows=100):
-    return Queue(limit=limit, batch_tokens=batch_tokens, batch_rows=batch_rows)
+def oldest(waiting):
+    """A scheduler that does one job at a time."""
+    return Step((waiting[0][0],), waiting[0][0].request.mix)
 
 
-def names(group):
-    return [one.request.id for one in group]
+def everybody(waiting):
+    return Step(tuple(one for line in waiting for one in line), Mix(), overlaid=True)
 
 
-def filled(*jobs, **limits):
-    waiting = queue(**limits)
+def filled(*jobs, limit=100):
+    waiting = Queue(limit=limit)
     for one in jobs:
         waiting.put(one)
     return waiting
 
 
-def test_equal_mixes_go_together_and_the_oldest_first():
-    waiting = filled(job("1", A), job("2", B), job("3", A), job("4", B))
-    assert names(waiting.take(0)) == ["1", "3"]
-    assert names(waiting.take(0)) == ["2", "4"]
-    assert waiting.take(0) == []
+def test_tenants_take_turns_and_the_oldest_goes_first():
+    backlog = [job(f"big{i}", tenant="big") for i in range(5)]
+    waiting = filled(*backlog, job("small0", B, tenant="small"), job("small1", B, tenant="small"))
+    order = [names(waiting.take(0, oldest))[0] for _ in range(7)]
+    assert order == ["big0", "small0", "big1", "small1", "big2", "big3", "big4"]
+    assert waiting.take(0, oldest) is None
 
 
-def test_another_tenant_is_not_behind_a_backlog():
-    backlog = [job(f"big{i}", Mix.of([(f"m{i}", 1.0)]), tenant="big") for i in range(50)]
-    waiting = filled(*backlog, job("small", B, tenant="small"))
-    assert [names(waiting.take(0))[0] for _ in range(4)] == ["big0", "small", "big1", "big2"]
+def test_the_scheduler_sees_who_can_be_served_by_tenant():
+    seen = []
+
+    def look(waiting):
+        seen.extend([[one.request.id for one in line] for line in waiting])
+        return oldest(waiting)
+
+    waiting = filled(
+        job("1", tenant="x"), job("2", tenant="y", ready=False), job("3", tenant="x"), job("4", tenant="z")
+    )
+    waiting.take(0, look)
+    assert seen == [["1", "3"], ["4"]]
 
 
-def test_tenants_share_a_transition():
-    waiting = filled(job("1", A, tenant="x"), job("2", B, tenant="x"), job("3", A, tenant="y"))
-    assert names(waiting.take(0)) == ["1", "3"]
-
-
-@pytest.mark.parametrize(
-    ("limits", "first"),
-    [({"batch_rows": 5}, ["0", "1"]), ({"batch_tokens": 17}, ["0", "1"]), ({}, ["0", "1", "2", "3"])],
-)
-def test_a_group_stays_within_rows_and_tokens(limits, first):
-    waiting = filled(*(job(str(i), rows=2) for i in range(4)), **limits)
-    assert names(waiting.take(0)) == first
-
-
-def test_a_request_larger_than_a_batch_goes_alone():
-    waiting = filled(job("large", rows=50), job("next"), batch_rows=8)
-    assert names(waiting.take(0)) == ["large"]
-    assert names(waiting.take(0)) == ["next"]
+def test_what_is_taken_is_gone():
+    waiting = filled(job("1", tenant="x"), job("2", tenant="y"), job("3", tenant="x"))
+    assert sorted(names(waiting.take(0, everybody))) == ["1", "2", "3"]
+    assert len(waiting) == 0
 
 
 def test_one_more_than_the_limit_is_refused_and_a_place_gets_free():
@@ -71,7 +61,7 @@ def test_one_more_than_the_limit_is_refused_and_a_place_gets_free():
     with pytest.raises(OverloadedError, match="2 requests are waiting") as refused:
         waiting.put(job("3"))
     assert refused.value.retry_after == 1.0
-    waiting.take(0)
+    waiting.take(0, oldest)
     waiting.put(job("4"))
     assert len(waiting) == 2
 
@@ -81,7 +71,7 @@ def test_what_nobody_waits_for_is_dropped():
     gone = job("gone")
     gone.future.cancel()
     waiting = filled(late, gone, job("alive"))
-    assert names(waiting.take(0)) == ["alive"]
+    assert names(waiting.take(0, everybody)) == ["alive"]
     with pytest.raises(DeadlineExceededError, match="longer than it may"):
         late.future.result(0)
     assert len(waiting) == 0
@@ -90,19 +80,19 @@ def test_what_nobody_waits_for_is_dropped():
 def test_a_job_whose_switch_is_not_in_memory_keeps_its_place():
     cold = job("cold", A, ready=False)
     waiting = filled(cold, job("warm", B))
-    assert names(waiting.take(0)) == ["warm"]
-    assert waiting.take(0) == []
-    waiting.mark_ready(cold)
-    assert names(waiting.take(0)) == ["cold"]
+    assert names(waiting.take(0, oldest)) == ["warm"]
+    assert waiting.take(0, oldest) is None
+    waiting.make_ready(cold, {})
+    assert names(waiting.take(0, oldest)) == ["cold"]
 
 
 def test_take_waits_and_is_woken():
-    waiting = queue()
+    waiting = Queue(limit=1)
     for wake in (lambda: waiting.put(job("1")), waiting.wake, waiting.close):
         timer = threading.Timer(0.05, wake)
         timer.start()
         started = time.monotonic()
-        waiting.take(None)
+        waiting.take(None, oldest)
         assert time.monotonic() - started < 5
         timer.join()
 
@@ -113,16 +103,22 @@ def test_closed_takes_no_more_and_hands_out_the_rest():
     with pytest.raises(UnavailableError):
         waiting.put(job("2"))
     assert not waiting.closed
-    assert names(waiting.take(None)) == ["1"]
+    assert names(waiting.take(None, oldest)) == ["1"]
     assert waiting.closed
-    assert waiting.take(None) == []
+    assert waiting.take(None, oldest) is None
 
 
-def test_a_job_that_failed_meanwhile_is_in_no_group():
+def test_emptying_gives_everybody_ready_or_not():
+    waiting = filled(job("1", tenant="x"), job("2", tenant="y", ready=False))
+    assert [one.request.id for one in waiting.empty()] == ["1", "2"]
+    assert len(waiting) == 0
+
+
+def test_a_job_that_failed_meanwhile_is_not_served():
     failed, late = job("failed", tenant="b"), job("late", tenant="c", deadline=time.monotonic() - 1)
     waiting = filled(job("first", tenant="a"), failed, late, job("last", tenant="d"))
     failed.fail(OSError("the blob is corrupt"))
-    assert names(waiting.take(0)) == ["first", "last"]
+    assert names(waiting.take(0, everybody)) == ["first", "last"]
     assert not failed.claim()
 
 

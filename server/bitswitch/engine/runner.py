@@ -1,0 +1,147 @@
+"""Carries steps out: sets the weights, runs the model, gives every job its answer, and learns what it costs.
+
+For the engine's thread alone. Knows nothing of who waits, of turns, or of where switches come from.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from bitswitch.base.model import Base, Hidden
+from bitswitch.core import Result, Row, Timing, Want
+from bitswitch.engine.arena import Arena
+from bitswitch.engine.batch import Answer, Batch
+from bitswitch.engine.costs import Costs
+from bitswitch.engine.job import Job
+from bitswitch.engine.overlay import Overlay
+from bitswitch.engine.schedule import LOSS, Scheduler, Step
+from bitswitch.engine.state import Verdict
+from bitswitch.engine.swap import Swap
+from bitswitch.errors import BitswitchError, NotFiniteError
+
+_log = logging.getLogger(__name__)
+
+
+class Runner:
+    """The model, its weights, and what is done with them.
+
+    Args:
+        base: its parameters are in ``arena``.
+        arena: the weights, at the base.
+        batch_tokens: padded tokens of one forward pass, at most.
+        batch_rows: inputs of one forward pass, at most.
+
+    Attributes:
+        swap: the weights' one writer.
+        running: requests that are being answered.
+    """
+
+    def __init__(self, base: Base, arena: Arena, *, batch_tokens: int, batch_rows: int) -> None:
+        self._base = base
+        self._batch_tokens = batch_tokens
+        self._batch_rows = batch_rows
+        self._loaded = base.digest()
+        self._costs = Costs()
+        self._overlay = Overlay(base, arena)
+        self._scheduler = Scheduler(self._costs, batch_tokens=batch_tokens, batch_rows=batch_rows)
+        self.swap = Swap(arena)
+        self.running = 0
+
+    def warm_up(self) -> None:
+        """Compile the kernels, or read them from numba's cache, and run the model once."""
+        self.swap.warm_up()
+        self._base.forward(self._base.encode(["warm-up"], want=Want.EMBED))
+        self._overlay.warm_up()
+        if self._overlay.reason is not None:
+            _log.info("no mixed batches: %s", self._overlay.reason)
+
+    def choose(self, waiting: Sequence[Sequence[Job]]) -> Step:
+        """The next step; see `Scheduler.choose`."""
+        overlays = self._overlay.reason is None
+        return self._scheduler.choose(waiting, self.swap.mix, self.swap.active, overlays=overlays)
+
+    def run(self, step: Step) -> None:
+        """Answer a step's jobs; whatever goes wrong reaches their callers, and the base comes back."""
+        jobs = [job for job in step.jobs if job.claim()]
+        if not jobs:
+            return
+        self.running = len(jobs)
+        started = time.monotonic()
+        try:
+            active = self.swap.active
+            planes = [part.planes for part in jobs[0].parts] if step.mix else []
+            with self.swap.at(step.mix, planes) as swapped:
+                if swapped:
+                    self._costs.transition.observe(active + self.swap.active, swapped)
+                begun = time.perf_counter()
+                for number, answer in self._answers(jobs, overlaid=step.overlaid):
+                    waited, forward = started - jobs[number].submitted, time.perf_counter() - begun
+                    self._give(jobs[number], answer, Timing(queue=waited, swap=swapped, forward=forward))
+                    self.running -= 1
+        except Exception as error:  # noqa: BLE001 - the thread must live on for everybody else
+            if not isinstance(error, BitswitchError):
+                _log.exception("a step of %d requests failed", len(jobs))
+            for job in jobs:
+                job.fail(error)
+        finally:
+            self.running = 0
+
+    def rest(self) -> None:
+        """Go back to the bare base."""
+        self.swap.rest()
+
+    def verify(self) -> Verdict:
+        """Go back to the bare base, and compare it with what was loaded."""
+        self.rest()
+        started = time.perf_counter()
+        now = self._base.digest()
+        differing = tuple(name for name, digest in self._loaded.items() if now.get(name) != digest)
+        return Verdict(not differing, differing, len(now), time.perf_counter() - started)
+
+    def _answers(self, jobs: Sequence[Job], *, overlaid: bool) -> Iterator[tuple[int, Answer]]:
+        """The answers to jobs, at the weights as they are or with each job's own mix laid over them."""
+
+        def forward(rows: Sequence[Row], owners: Sequence[int]) -> Hidden:
+            return (
+                self._overlay_pass(rows, [jobs[owner] for owner in owners]) if overlaid else self._pass(rows)
+            )
+
+        batch = Batch(self._base, [job.request for job in jobs], [job.head for job in jobs], forward)
+        tokens = min(self._batch_tokens, self._costs.enough(LOSS))
+        return batch.run(tokens=tokens, rows=self._batch_rows, waste=self._costs.waste())
+
+    def _pass(self, rows: Sequence[Row]) -> Hidden:
+        begun = time.perf_counter()
+        hidden = self._base.forward(rows)
+        self._costs.forward.observe(_padded(rows), time.perf_counter() - begun)
+        return hidden
+
+    def _overlay_pass(self, rows: Sequence[Row], owners: Sequence[Job]) -> Hidden:
+        begun = time.perf_counter()
+        hidden = self._overlay.forward(rows, [job.parts for job in owners])
+        extra = time.perf_counter() - begun - self._costs.forward(_padded(rows))
+        work = sum(job.active * row.length for row, job in zip(rows, owners, strict=True))
+        self._costs.overlay.observe(work, max(extra, 0.0))
+        return hidden
+
+    def _give(self, job: Job, answer: Answer, timing: Timing) -> None:
+        if isinstance(answer, Exception):
+            job.fail(answer)
+        elif not np.isfinite(answer).all():
+            job.fail(
+                NotFiniteError(
+                    "The model's answer at this mix is not finite: its weights leave the range of"
+                    f" {self._base.dtype}; ask with smaller weights, or serve the base in float32.",
+                    param="model",
+                )
+            )
+        else:
+            job.future.set_result(Result(answer, job.request.mix, timing))
+
+
+def _padded(rows: Sequence[Row]) -> int:
+    return len(rows) * max(row.length for row in rows)

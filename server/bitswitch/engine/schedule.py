@@ -1,0 +1,163 @@
+"""What the engine does next: which of the waiting requests go together, and at which weights.
+
+Three things can be done, and what each will cost is known from `Costs`: stay at the weights that are set and
+serve who needs them; set the weights to the mix of whoever is next and serve all of that mix; or bring
+the base back and serve many mixes in one pass, each row with its own switches laid over the base. The
+best in tokens per second is done, within two bounds: whoever is next may be passed over for no longer than
+the transition to its mix takes, the ski-rental rule (as the credits of dLoRA, Wu et al., OSDI 2024, bound
+starvation); and while a tenant pauses between its requests, no step is long. Knows nothing of threads or of
+the model.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from bitswitch.core import Mix
+from bitswitch.engine.costs import Costs
+from bitswitch.engine.job import Job
+
+PAUSE = 1.0
+"""Seconds for which a tenant that asks no more is expected back."""
+
+SHORT = 3.0
+"""How many times as long as a lone request a step may last while some tenant is expected back."""
+
+LOSS = 0.1
+"""Share of its speed that a pass may lose by being no larger."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What to do next.
+
+    Attributes:
+        jobs: to be answered, in the order in which they were taken.
+        mix: what to set the weights to.
+        overlaid: whether each row brings its own mix; ``mix`` is ``()`` then.
+    """
+
+    jobs: tuple[Job, ...]
+    mix: Mix
+    overlaid: bool = False
+
+
+class Scheduler:
+    """Chooses steps. For one thread at a time.
+
+    Args:
+        costs: kept up to date by whoever carries the steps out.
+        batch_tokens: tokens of a step, at most (a single larger request goes alone).
+        batch_rows: inputs of a step, at most (likewise).
+    """
+
+    def __init__(self, costs: Costs, *, batch_tokens: int, batch_rows: int) -> None:
+        self._costs = costs
+        self._batch_tokens = batch_tokens
+        self._batch_rows = batch_rows
+        self._owed = 0.0
+        self._seen: dict[str, float] = {}
+
+    def choose(self, waiting: Sequence[Sequence[Job]], resident: Mix, active: int, *, overlays: bool) -> Step:
+        """The next step; it serves the first job, unless staying pays and is still allowed.
+
+        Args:
+            waiting: the jobs that could be served, the oldest first, one sequence per tenant, in the order of
+                their turns; none is empty.
+            resident: what the weights are set to.
+            active: how many weights that touches.
+            overlays: whether rows of several mixes can share a pass.
+        """
+        first = waiting[0][0]
+        limit = self._limit(waiting)
+        ways = [self._in_place(waiting, first, resident, active, limit)]
+        if overlays and any(job.request.mix != first.request.mix for job in _turns(waiting)):
+            ways.append(self._overlaid(waiting, first, resident, active, limit))
+        speed, step = max(ways, key=lambda way: way[0])
+        stay = self._stay(waiting, first, resident, active, limit)
+        if stay is not None and stay[0] > speed:
+            self._owed += self._costs.forward(_tokens(stay[1].jobs))
+            return stay[1]
+        self._owed = 0.0
+        return step
+
+    def _in_place(
+        self, waiting: Sequence[Sequence[Job]], first: Job, resident: Mix, active: int, limit: float
+    ) -> tuple[float, Step]:
+        """Go to the first job's mix. The transition serves all who wait for it, in this step or the next."""
+        mix = first.request.mix
+        company = [job for job in _turns(waiting) if job.request.mix == mix]
+        tokens = _tokens(company)
+        cost = self._costs.forward(tokens)
+        if mix != resident:
+            cost += self._costs.transition(active + first.active)
+        return tokens / cost, Step(self._fill(first, company, limit), mix)
+
+    def _overlaid(
+        self, waiting: Sequence[Sequence[Job]], first: Job, resident: Mix, active: int, limit: float
+    ) -> tuple[float, Step]:
+        """Bring the base back, if it is not, and serve whoever comes next, whatever their mix."""
+        jobs = self._fill(first, _turns(waiting), min(limit, self._costs.enough(LOSS)))
+        tokens = _tokens(jobs)
+        work = sum(job.active * job.request.tokens for job in jobs)
+        cost = self._costs.forward(tokens) + self._costs.overlay(work)
+        if resident:
+            cost += self._costs.transition(active)
+        return tokens / cost, Step(jobs, Mix(), overlaid=True)
+
+    def _stay(
+        self, waiting: Sequence[Sequence[Job]], first: Job, resident: Mix, active: int, limit: float
+    ) -> tuple[float, Step] | None:
+        """Serve those for whom the weights are right already, while the first one is owed less than a
+        transition.
+        """
+        here = [job for job in _turns(waiting) if job.request.mix == resident]
+        if first.request.mix == resident or not here:
+            return None
+        jobs = self._fill(here[0], here, limit)
+        tokens = _tokens(jobs)
+        cost = self._costs.forward(tokens)
+        if self._owed + cost > self._costs.transition(active + first.active):
+            return None
+        return tokens / cost, Step(jobs, resident)
+
+    def _fill(self, first: Job, jobs: Iterable[Job], limit: float) -> tuple[Job, ...]:
+        """``first``, and of ``jobs`` in their order those that still fit."""
+        chosen = [first]
+        tokens, rows = first.request.tokens, len(first.request.rows)
+        for job in jobs:
+            more, inputs = job.request.tokens, len(job.request.rows)
+            if job is not first and tokens + more <= limit and rows + inputs <= self._batch_rows:
+                chosen.append(job)
+                tokens += more
+                rows += inputs
+        return tuple(chosen)
+
+    def _limit(self, waiting: Sequence[Sequence[Job]]) -> float:
+        """Tokens of this step, at most. A tenant who pauses may ask again while it lasts, and has a claim to
+        the next one.
+        """
+        now = time.monotonic()
+        self._seen = {tenant: seen for tenant, seen in self._seen.items() if now - seen < PAUSE}
+        here = {jobs[0].request.tenant for jobs in waiting}
+        expected = self._seen.keys() - here
+        self._seen.update(dict.fromkeys(here, now))
+        if not expected:
+            return self._batch_tokens
+        forward = self._costs.forward
+        lone = min(jobs[0].request.tokens for jobs in waiting)
+        short = (SHORT * forward(lone) - forward.fixed) / forward.slope if forward.slope else float("inf")
+        return min(self._batch_tokens, short)
+
+
+def _turns(waiting: Sequence[Sequence[Job]]) -> Iterator[Job]:
+    """Everybody's first job, then everybody's second, and so on."""
+    for jobs in zip_longest(*waiting):
+        yield from (job for job in jobs if job is not None)
+
+
+def _tokens(jobs: Iterable[Job]) -> int:
+    return sum(job.request.tokens for job in jobs)

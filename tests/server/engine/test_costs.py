@@ -1,0 +1,57 @@
+"""A cost line follows what is measured, and is sensible before and beside that."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bitswitch.engine.costs import Costs, Line
+
+
+def test_the_first_guess_holds_until_something_is_measured():
+    line = Line(fixed=2.0, slope=0.5, size=10)
+    assert line(0) == 2.0
+    assert line(10) == 7.0
+
+
+def test_it_learns_a_line_however_wrong_the_guess():
+    line = Line(fixed=0.1, slope=1e-3, size=100)
+    chance = random.Random(0)
+    for _ in range(300):
+        size = chance.uniform(0, 500)
+        line.observe(size, (0.01 + 2e-4 * size) * chance.uniform(0.9, 1.1))
+    assert line(0) == pytest.approx(0.01, rel=0.3)
+    assert line(500) == pytest.approx(0.11, rel=0.1)
+
+
+def test_it_follows_a_machine_that_gets_slower():
+    line = Line(fixed=0.0, slope=1.0, size=10)
+    for factor in (1, 3):
+        for _ in range(200):
+            for size in (5, 10, 20):
+                line.observe(size, factor * size)
+        assert line(10) == pytest.approx(10 * factor, rel=0.05)
+
+
+def test_sizes_all_alike_give_that_size_right():
+    line = Line(fixed=1.0, slope=1.0, size=10)
+    for _ in range(200):
+        line.observe(40, 3.0)
+    assert line(40) == pytest.approx(3.0, rel=0.1)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e3)), max_size=30))
+def test_no_part_of_a_cost_is_below_nothing(observed):
+    line = Line(fixed=1e-3, slope=1e-6, size=1e3)
+    for size, seconds in observed:
+        line.observe(size, seconds)
+        assert line.fixed >= 0
+        assert line.slope >= 0
+
+
+def test_a_pass_is_large_enough_when_its_fixed_part_is_the_stated_share():
+    costs = Costs()
+    tokens = costs.enough(0.1)
+    assert costs.forward.fixed / costs.forward(tokens) == pytest.approx(0.1)
+    assert costs.forward(costs.waste()) == pytest.approx(2 * costs.forward.fixed)

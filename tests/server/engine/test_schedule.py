@@ -1,0 +1,103 @@
+"""Which step is chosen: the quickest way to serve tokens, the first one's claim, short steps for guests."""
+
+import pytest
+
+from bitswitch.core import Mix
+from bitswitch.engine import schedule
+from bitswitch.engine.costs import Costs, Line
+from bitswitch.engine.schedule import Scheduler
+from jobs import A, B, job, names
+
+NOWHERE = Mix()
+
+
+def scheduler(*, forward=(1.0, 0.1), transition=(0.0, 1.0), overlay=(0.0, 0.0), tokens=1000, rows=100):
+    """A scheduler that believes these costs: fixed seconds, and seconds a token, weight or token·weight."""
+    lines = (Line(fixed=fixed, slope=slope, size=1) for fixed, slope in (forward, transition, overlay))
+    return Scheduler(Costs(*lines), batch_tokens=tokens, batch_rows=rows)
+
+
+def choose(one, *lines, resident=NOWHERE, active=0, overlays=True):
+    return one.choose(lines, resident, active, overlays=overlays)
+
+
+def mixes(count, **more):
+    return [job(str(i), Mix.of([(f"m{i}", 1.0)]), **more) for i in range(count)]
+
+
+def test_equal_mixes_go_together_in_place():
+    step = choose(scheduler(), [job("1", A), job("2", B), job("3", A), job("4", B)], overlays=False)
+    assert names(step) == ["1", "3"]
+    assert step.mix == A
+    assert not step.overlaid
+
+
+def test_many_mixes_share_a_pass_over_the_base_when_the_overlay_is_cheap():
+    step = choose(scheduler(overlay=(0.0, 1e-6)), mixes(10))
+    assert len(step.jobs) == 10
+    assert step.overlaid
+    assert step.mix == NOWHERE
+
+
+def test_they_go_one_after_another_when_the_overlay_is_dear():
+    step = choose(scheduler(overlay=(0.0, 1.0), transition=(0.0, 1e-6)), mixes(10))
+    assert names(step) == ["0"]
+    assert not step.overlaid
+
+
+def test_one_mix_alone_is_never_overlaid():
+    step = choose(scheduler(transition=(1e3, 0.0)), [job("1", A), job("2", A)])
+    assert step.mix == A
+    assert not step.overlaid
+
+
+def test_a_long_queue_for_one_mix_pays_back_its_transition():
+    costs = {"overlay": (0.0, 2e-4), "transition": (2.0, 0.0)}
+    few = [job("a0", A), job("b", B)]
+    many = [job(f"a{i}", A) for i in range(50)] + [job("b", B)]
+    assert choose(scheduler(**costs), few).overlaid
+    assert choose(scheduler(**costs), many).mix == A
+
+
+def test_the_first_is_passed_over_until_it_is_owed_its_transition():
+    one = scheduler(forward=(1.0, 0.0), transition=(3.5, 0.0))
+    waiting = [job("b", B), *(job(f"a{i}", A, rows=10) for i in range(3))]
+    chosen = []
+    for _ in range(5):
+        step = choose(one, waiting, resident=A, active=1000, overlays=False)
+        chosen.append(step.mix)
+    # A second each while the weights stay: three of them fit into the 3.5 that B's transition takes.
+    assert chosen == [A, A, A, B, A]
+
+
+def test_everybody_gets_a_share_of_a_pass():
+    backlog = mixes(50, tenant="big")
+    step = choose(scheduler(rows=4), backlog, [job("x", A, tenant="x")], [job("y", B, tenant="y")])
+    assert names(step) == ["0", "x", "y", "1"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [({"rows": 5}, ["0", "1"]), ({"tokens": 17}, ["0", "1"]), ({}, ["0", "1", "2", "3"])],
+)
+def test_a_step_stays_within_rows_and_tokens(limits, expected):
+    jobs = [job(str(i), A, rows=2) for i in range(4)]
+    assert names(choose(scheduler(**limits), jobs)) == expected
+
+
+def test_a_request_larger_than_a_step_goes_alone():
+    assert names(choose(scheduler(rows=8), [job("large", A, rows=50), job("next", A)])) == ["large"]
+
+
+def test_steps_are_short_while_a_tenant_pauses(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(schedule.time, "monotonic", lambda: now[0])
+    one = scheduler(forward=(1.0, 0.0999))
+    backlog = [job(str(i), A, tenant="big") for i in range(50)]
+    assert len(choose(one, backlog, [job("s", A, tenant="small")]).jobs) == 51
+    # The small tenant may be back any moment. A lone request takes 1.4 s: no more than three times that.
+    short = choose(one, backlog)
+    assert len(short.jobs) == 8
+    now[0] += schedule.PAUSE + 0.1
+    choose(one, backlog)
+    assert len(choose(one, backlog).jobs) == 50
