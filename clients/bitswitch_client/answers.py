@@ -175,4 +175,5 @@ class State:
     mix: tuple[tuple[str, float], ...]
     resident: Mapping[str, int]
     transitions: int
+    steps: Mapping[str, int]
     journal_bytes: int

@@ -151,5 +151,6 @@ def state(value: JSON) -> State:
         mix=tuple((part["digest"], part["weight"]) for part in value["mix"]),
         resident=dict(value["resident"]),
         transitions=value["transitions"],
+        steps=dict(value["steps"]),
         journal_bytes=value["journal_bytes"],
     )

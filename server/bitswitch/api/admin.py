@@ -49,6 +49,7 @@ class StateResponse(Outgoing):
     mix: list[WeightedDigest]
     resident: dict[str, int]
     transitions: int
+    steps: dict[str, int]
     journal_bytes: int
 
 
@@ -78,6 +79,7 @@ def state(house: House, who: Who) -> StateResponse:
         mix=[WeightedDigest(digest=digest, weight=weight) for digest, weight in now.mix],
         resident=dict(now.resident),
         transitions=now.transitions,
+        steps=dict(now.steps),
         journal_bytes=now.journal_bytes,
     )
 

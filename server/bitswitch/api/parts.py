@@ -61,6 +61,10 @@ class State(Protocol):
         """Since the start."""
 
     @property
+    def steps(self) -> Mapping[str, int]:
+        """Since the start, by what was done; see `EngineState`."""
+
+    @property
     def journal_bytes(self) -> int:
         """Base values saved."""
 

@@ -5,6 +5,7 @@ Knows nothing of requests or weights: sizes and seconds go in, seconds come out.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 _FADING = 0.98
@@ -34,6 +35,10 @@ class Line:
     def __call__(self, size: float) -> float:
         """Seconds that work of this size will take."""
         return self.fixed + self.slope * size
+
+    def size(self, seconds: float) -> float:
+        """Of the largest work that takes no longer; below 0 where nothing is so quick."""
+        return (seconds - self.fixed) / self.slope if self.slope else math.inf
 
     def observe(self, size: float, seconds: float) -> None:
         """Work of this size took so long."""
@@ -67,10 +72,8 @@ class Costs:
 
     def enough(self, loss: float) -> float:
         """Padded tokens above which a larger pass saves less than this share of its time."""
-        if not self.forward.slope:
-            return float("inf")
-        return self.forward.fixed / self.forward.slope * (1 - loss) / loss
+        return self.waste() * (1 - loss) / loss
 
     def waste(self) -> float:
         """Padded tokens that cost as much as one more pass."""
-        return self.forward.fixed / self.forward.slope if self.forward.slope else float("inf")
+        return self.forward.size(2 * self.forward.fixed)

@@ -144,6 +144,7 @@ class Engine:
             mix=swap.mix,
             resident=self._residency.sizes(),
             transitions=swap.transitions,
+            steps=dict(self._runner.steps),
             journal_bytes=swap.journal_bytes,
             ready=self._is_running,
         )

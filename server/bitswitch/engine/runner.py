@@ -38,6 +38,7 @@ class Runner:
     Attributes:
         swap: the weights' one writer.
         running: requests that are being answered.
+        steps: how many there have been; see `EngineState`.
     """
 
     def __init__(self, base: Base, arena: Arena, *, batch_tokens: int, batch_rows: int) -> None:
@@ -50,6 +51,7 @@ class Runner:
         self._scheduler = Scheduler(self._costs, batch_tokens=batch_tokens, batch_rows=batch_rows)
         self.swap = Swap(arena)
         self.running = 0
+        self.steps = dict.fromkeys(("stay", "switch", "overlay"), 0)
 
     def warm_up(self) -> None:
         """Compile the kernels, or read them from numba's cache, and run the model once."""
@@ -75,6 +77,7 @@ class Runner:
             active = self.swap.active
             planes = [part.planes for part in jobs[0].parts] if step.mix else []
             with self.swap.at(step.mix, planes) as swapped:
+                self.steps["overlay" if step.overlaid else "switch" if swapped else "stay"] += 1
                 if swapped:
                     self._costs.transition.observe(active + self.swap.active, swapped)
                 begun = time.perf_counter()

@@ -5,12 +5,13 @@ serve who needs them; set the weights to the mix of whoever is next and serve al
 the base back and serve many mixes in one pass, each row with its own switches laid over the base. The
 best in tokens per second is done, within two bounds: whoever is next may be passed over for no longer than
 the transition to its mix takes, the ski-rental rule (as the credits of dLoRA, Wu et al., OSDI 2024, bound
-starvation); and while a tenant pauses between its requests, no step is long. Knows nothing of threads or of
-the model.
+starvation); and while some tenant asks far less than another, no step is long, since its next request has
+to wait for the end of one. Knows nothing of threads or of the model.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,11 +21,11 @@ from bitswitch.core import Mix
 from bitswitch.engine.costs import Costs
 from bitswitch.engine.job import Job
 
-PAUSE = 1.0
-"""Seconds for which a tenant that asks no more is expected back."""
+MEMORY = 1.0
+"""Seconds after which a tenant's demand counts a third."""
 
-SHORT = 3.0
-"""How many times as long as a lone request a step may last while some tenant is expected back."""
+SHORT = 2.0
+"""How many times as long as a lone request a step may last while one tenant asks far less than another."""
 
 LOSS = 0.1
 """Share of its speed that a pass may lose by being no larger."""
@@ -59,7 +60,8 @@ class Scheduler:
         self._batch_tokens = batch_tokens
         self._batch_rows = batch_rows
         self._owed = 0.0
-        self._seen: dict[str, float] = {}
+        self._demand: dict[str, float] = {}
+        self._looked = time.monotonic()
 
     def choose(self, waiting: Sequence[Sequence[Job]], resident: Mix, active: int, *, overlays: bool) -> Step:
         """The next step; it serves the first job, unless staying pays and is still allowed.
@@ -79,9 +81,11 @@ class Scheduler:
         speed, step = max(ways, key=lambda way: way[0])
         stay = self._stay(waiting, first, resident, active, limit)
         if stay is not None and stay[0] > speed:
-            self._owed += self._costs.forward(_tokens(stay[1].jobs))
-            return stay[1]
-        self._owed = 0.0
+            step = stay[1]
+            self._owed += self._costs.forward(_tokens(step.jobs))
+        else:
+            self._owed = 0.0
+        self._remember(step)
         return step
 
     def _in_place(
@@ -137,20 +141,25 @@ class Scheduler:
         return tuple(chosen)
 
     def _limit(self, waiting: Sequence[Sequence[Job]]) -> float:
-        """Tokens of this step, at most. A tenant who pauses may ask again while it lasts, and has a claim to
-        the next one.
-        """
-        now = time.monotonic()
-        self._seen = {tenant: seen for tenant, seen in self._seen.items() if now - seen < PAUSE}
-        here = {jobs[0].request.tenant for jobs in waiting}
-        expected = self._seen.keys() - here
-        self._seen.update(dict.fromkeys(here, now))
-        if not expected:
+        """Tokens of this step, at most."""
+        demands = self._demand.values()
+        if not demands or min(demands) > max(demands) / 2:
             return self._batch_tokens
         forward = self._costs.forward
         lone = min(jobs[0].request.tokens for jobs in waiting)
-        short = (SHORT * forward(lone) - forward.fixed) / forward.slope if forward.slope else float("inf")
-        return min(self._batch_tokens, short)
+        # Where many share the model, nobody can expect what one would get alone.
+        seconds = max(SHORT, len(demands) / 2) * forward(lone)
+        return min(self._batch_tokens, forward.size(seconds))
+
+    def _remember(self, step: Step) -> None:
+        """Count what each tenant asks of the model, its older demands less and less."""
+        now = time.monotonic()
+        fading = math.exp((self._looked - now) / MEMORY)
+        self._looked = now
+        demand = {tenant: rows * fading for tenant, rows in self._demand.items() if rows * fading > 0.1}
+        for job in step.jobs:
+            demand[job.request.tenant] = demand.get(job.request.tenant, 0.0) + len(job.request.rows)
+        self._demand = demand
 
 
 def _turns(waiting: Sequence[Sequence[Job]]) -> Iterator[Job]:

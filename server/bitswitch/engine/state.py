@@ -32,6 +32,8 @@ class EngineState:
         waiting, running: requests.
         mix: what the weights are set to.
         resident: bytes of each switch in memory, by digest.
+        steps: how many there have been, by what was done: ``stay`` at the weights as they were, ``switch`` to
+            another mix first, or ``overlay`` many mixes over the base.
         journal_bytes: base values saved at present.
         ready: whether requests are taken.
     """
@@ -41,5 +43,6 @@ class EngineState:
     mix: Mix
     resident: Mapping[str, int]
     transitions: int
+    steps: Mapping[str, int]
     journal_bytes: int
     ready: bool

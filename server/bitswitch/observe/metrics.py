@@ -37,6 +37,8 @@ class State(Protocol):
     @property
     def transitions(self) -> int: ...  # noqa: D102
     @property
+    def steps(self) -> Mapping[str, int]: ...  # noqa: D102
+    @property
     def journal_bytes(self) -> int: ...  # noqa: D102
 
 
@@ -121,6 +123,14 @@ class _EngineCollector(Collector):
         yield CounterMetricFamily(
             "bitswitch_transitions", "Settings of the weights to another mix.", value=state.transitions
         )
+        steps = CounterMetricFamily(
+            "bitswitch_steps",
+            "Steps of the engine: at the weights as they were, after a transition, or many mixes in one pass.",
+            labels=["kind"],
+        )
+        for kind, count in state.steps.items():
+            steps.add_metric([kind], count)
+        yield steps
         yield self._resident(state.resident)
         total = GaugeMetricFamily(
             "bitswitch_switch_resident_bytes", "Bytes of all switches ready to be applied.", labels=["tier"]

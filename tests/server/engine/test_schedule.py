@@ -89,15 +89,32 @@ def test_a_request_larger_than_a_step_goes_alone():
     assert names(choose(scheduler(rows=8), [job("large", A, rows=50), job("next", A)])) == ["large"]
 
 
-def test_steps_are_short_while_a_tenant_pauses(monkeypatch):
+def test_steps_are_short_while_one_tenant_asks_far_less_than_another(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(schedule.time, "monotonic", lambda: now[0])
     one = scheduler(forward=(1.0, 0.0999))
     backlog = [job(str(i), A, tenant="big") for i in range(50)]
-    assert len(choose(one, backlog, [job("s", A, tenant="small")]).jobs) == 51
-    # The small tenant may be back any moment. A lone request takes 1.4 s: no more than three times that.
-    short = choose(one, backlog)
-    assert len(short.jobs) == 8
-    now[0] += schedule.PAUSE + 0.1
+    guest = [job("s", A, tenant="small")]
+    assert len(choose(one, backlog, guest).jobs) == 51
+    # Twice the 1.4 s of a lone request, whether the guest is here or may be back any moment.
+    assert len(choose(one, backlog).jobs) == 4
+    assert len(choose(one, backlog, guest).jobs) == 4
+    now[0] += 5 * schedule.MEMORY
     choose(one, backlog)
     assert len(choose(one, backlog).jobs) == 50
+
+
+def test_steps_are_long_where_all_ask_alike():
+    one = scheduler(forward=(1.0, 0.0999))
+    lines = [[job(f"{tenant}{i}", A, tenant=tenant) for i in range(20)] for tenant in "xy"]
+    for _ in range(3):
+        assert len(choose(one, *lines).jobs) == 40
+
+
+def test_many_small_tenants_beside_a_large_one_share_long_steps():
+    one = scheduler(forward=(1.0, 0.0999))
+    lines = [[job(f"t{i}", A, tenant=f"t{i}")] for i in range(40)]
+    lines.append([job(f"big{i}", A, tenant="big") for i in range(20)])
+    choose(one, *lines)
+    # 41 tenants: 20.5 times a lone request, not twice.
+    assert len(choose(one, *lines).jobs) == 60

@@ -19,6 +19,7 @@ class State:
     running: int = 0
     resident: dict[str, int] = field(default_factory=dict)
     transitions: int = 0
+    steps: dict[str, int] = field(default_factory=dict)
     journal_bytes: int = 0
 
 
@@ -69,13 +70,21 @@ def test_failures_abstentions_and_base_checks():
 def test_the_engine_is_read_at_each_scrape():
     metrics = Metrics()
     assert ("bitswitch_num_requests_running",) not in scrape(metrics)
-    state = State(waiting=4, running=2, resident={"a": 100, "b": 20}, transitions=9, journal_bytes=7)
+    state = State(
+        waiting=4,
+        running=2,
+        resident={"a": 100, "b": 20},
+        transitions=9,
+        steps={"overlay": 3},
+        journal_bytes=7,
+    )
     states = iter([state, replace(state, waiting=0, resident={"b": 20}, transitions=10)])
     metrics.observe_engine(lambda: next(states))
     first, second = scrape(metrics), scrape(metrics)
     assert first["bitswitch_num_requests_waiting",] == 4
     assert first["bitswitch_num_requests_running",] == 2
     assert first["bitswitch_transitions_total",] == 9
+    assert first["bitswitch_steps_total", "overlay"] == 3
     assert first["bitswitch_journal_bytes",] == 7
     assert first["bitswitch_switch_resident", "a", "memory"] == 1
     assert first["bitswitch_switch_resident_bytes", "memory"] == 120
