@@ -125,7 +125,7 @@ class _EngineCollector(Collector):
         )
         steps = CounterMetricFamily(
             "bitswitch_steps",
-            "Steps of the engine: at the weights as they were, after a transition, or many mixes in one pass.",
+            "Steps of the engine: at the weights as they were, after a transition, or of many mixes at once.",
             labels=["kind"],
         )
         for kind, count in state.steps.items():
