@@ -1,33 +1,157 @@
-"""Rows of several mixes in one pass over the bare base. So far it says that it cannot."""
+"""Mixed batches: one forward pass for rows of different mixes, the resident weights at the base throughout.
+
+The base's products are computed once for all rows; each row gets its own switches' parts added, linear
+layer by linear layer, looked-up row by looked-up row. What runs is a twin of the model: modules of its
+own, the same parameters. So nothing is ever hooked onto the model, and nothing has to be taken off it.
+Knows nothing of requests, heads or queues; writes no weight.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
 
 from bitswitch.base.model import Base, Hidden
 from bitswitch.core import Row
+from bitswitch.engine import trial
 from bitswitch.engine.arena import Arena
-from bitswitch.engine.planes import Planes
-
-
-@dataclass(frozen=True)
-class Part:
-    """One switch of a mix."""
-
-    planes: Planes
-    weight: float
+from bitswitch.engine.layers import Embedding, Layer, Linear, Norm, Pass, Stage
+from bitswitch.engine.needs import Columns, Needs, Part
 
 
 class Overlay:
-    """The base's forward pass with each row's own switches laid over it."""
+    """The base as rows of many mixes see it in one pass. One thread at a time, like `Base.forward`.
+
+    Args:
+        base: the resident model.
+        arena: its weights, at the base. They are moved and back, to try whether the answers are right.
+
+    Attributes:
+        reason: why this base cannot be overlaid; None when it can.
+    """
 
     def __init__(self, base: Base, arena: Arena) -> None:
-        self.reason: str | None = "the overlay is not built yet"
-
-    def warm_up(self) -> None:
-        """Compile the kernels."""
+        self._base = base
+        self._stage = Stage()
+        self._room = np.empty(0, np.float32)
+        self.reason: str | None = None
+        try:
+            self._twin = replace(base, model=_twin(base.model))
+            self._layers, self._columns = _install(base.parameters, self._twin.model, self._stage, arena)
+            self._try(arena)
+        except Exception as error:  # noqa: BLE001 - whatever an architecture does to us, it is served in place
+            self.reason = str(error) if isinstance(error, _UnfitError) else f"{type(error).__name__}: {error}"
 
     def forward(self, rows: Sequence[Row], parts: Sequence[Sequence[Part]]) -> Hidden:
-        """One pass."""
-        raise NotImplementedError
+        """Run the backbone over ``rows`` as one batch, the weights being at the base.
+
+        Args:
+            rows: at least one.
+            parts: what each row's mix is made of; ``()`` is the bare base.
+
+        Returns:
+            As `Base.forward`; what stands at padding means nothing.
+
+        Raises:
+            RuntimeError: this base cannot be overlaid.
+        """
+        if self.reason is not None:
+            raise RuntimeError(f"this base cannot be overlaid: {self.reason}")
+        if not any(parts):
+            return self._base.forward(rows)
+        hidden, _ = self._run(rows, parts)
+        return hidden
+
+    def _run(self, rows: Sequence[Row], parts: Sequence[Sequence[Part]]) -> tuple[Hidden, Pass]:
+        running = Pass(Needs([row.length for row in rows], parts, self._columns), self._floats)
+        self._stage.now = running
+        try:
+            return self._twin.forward(rows), running
+        finally:
+            self._stage.now = None
+
+    def _floats(self, size: int) -> NDArray[np.float32]:
+        """Memory for tiles, kept from pass to pass: fresh memory costs more than what is done in it."""
+        if self._room.size < size:
+            self._room = np.empty(size, np.float32)
+        return self._room
+
+    def _try(self, arena: Arena) -> None:
+        """Answer a few rows both ways.
+
+        Raises:
+            _UnfitError: the answers differ, or a layer was never asked.
+        """
+        rows, parts = trial.rows(self._base), trial.parts(self._base, arena)
+        hidden, running = self._run(rows, parts)
+        unused = [name for name, layer in self._layers.items() if layer not in running.called]
+        if unused:
+            raise _UnfitError(f"{', '.join(unused)} takes no part in a forward pass as a layer")
+        apart = trial.apart(self._base, arena, rows, parts, hidden)
+        if not apart <= trial.TOLERANCE[arena.dtype]:
+            raise _UnfitError(f"its answers differ by {apart:.1e} of what a switch changes in them")
+
+
+class _UnfitError(Exception):
+    """The architecture cannot be overlaid; the message says why."""
+
+
+def _twin(model: PreTrainedModel) -> PreTrainedModel:
+    """The same model in modules of its own, with the very same parameters and buffers."""
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, shared)
+
+
+def _install(
+    parameters: Mapping[str, torch.Tensor], twin: torch.nn.Module, stage: Stage, arena: Arena
+) -> tuple[dict[str, Layer], Columns]:
+    """Put overlaid layers in the place of the modules that hold switchable weights.
+
+    Raises:
+        _UnfitError: one is of a kind that is not known here, or shares its weights with another.
+    """
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    held: dict[str, tuple[torch.nn.Module, dict[str, str]]] = {}
+    left = set(parameters)
+    for place, module in twin.named_modules(remove_duplicate=False):
+        own = {kind: names[id(p)] for kind, p in module.named_parameters(recurse=False) if id(p) in names}
+        if not left.issuperset(own.values()):
+            raise _UnfitError(f"{place} uses {', '.join(own.values())} beside another module")
+        if own and type(module) not in {torch.nn.Linear, torch.nn.Embedding, torch.nn.LayerNorm}:
+            raise _UnfitError(f"{place}, which holds {', '.join(own.values())}, is a {type(module).__name__}")
+        left -= set(own.values())
+        if own:
+            held[place] = (module, own)
+    if left:
+        raise _UnfitError(f"no module holds {', '.join(sorted(left))}")
+    norms = [
+        name for module, own in held.values() if type(module) is torch.nn.LayerNorm for name in own.values()
+    ]
+    biases = [
+        own["bias"] for module, own in held.values() if type(module) is torch.nn.Linear and "bias" in own
+    ]
+    columns = Columns(arena, norms, biases)
+    layers = {place: _layer(module, own, stage, arena, columns) for place, (module, own) in held.items()}
+    for place, layer in layers.items():
+        twin.set_submodule(place, layer)
+    return layers, columns
+
+
+def _layer(
+    module: torch.nn.Module, own: Mapping[str, str], stage: Stage, arena: Arena, columns: Columns
+) -> Layer:
+    """The overlaid layer for a module; ``own`` gives its switchable parameters' names in the arena."""
+    weight, bias = own.get("weight", ""), own.get("bias", "")
+    if isinstance(module, torch.nn.LayerNorm):
+        return Norm(module, stage, weight=columns.start.get(weight, -1), bias=columns.start.get(bias, -1))
+    tensor, block = arena.names.index(weight), arena.first_block[weight]
+    if isinstance(module, torch.nn.Linear):
+        return Linear(module, stage, weight=tensor, block=block, bias=columns.start.get(bias, -1))
+    assert isinstance(module, torch.nn.Embedding)
+    return Embedding(module, stage, weight=tensor, block=block)

@@ -57,7 +57,6 @@ class Runner:
         """Compile the kernels, or read them from numba's cache, and run the model once."""
         self.swap.warm_up()
         self._base.forward(self._base.encode(["warm-up"], want=Want.EMBED))
-        self._overlay.warm_up()
         if self._overlay.reason is not None:
             _log.info("no mixed batches: %s", self._overlay.reason)
 

@@ -74,12 +74,12 @@ class Scheduler:
             overlays: whether rows of several mixes can share a pass.
         """
         first = waiting[0][0]
-        limit = self._limit(waiting)
-        ways = [self._in_place(waiting, first, resident, active, limit)]
+        seconds = self._seconds(waiting)
+        ways = [self._in_place(waiting, first, resident, active, seconds)]
         if overlays and any(job.request.mix != first.request.mix for job in _turns(waiting)):
-            ways.append(self._overlaid(waiting, first, resident, active, limit))
+            ways.append(self._overlaid(waiting, first, resident, active, seconds))
         speed, step = max(ways, key=lambda way: way[0])
-        stay = self._stay(waiting, first, resident, active, limit)
+        stay = self._stay(waiting, first, resident, active, seconds)
         if stay is not None and stay[0] > speed:
             step = stay[1]
             self._owed += self._costs.forward(_tokens(step.jobs))
@@ -89,31 +89,28 @@ class Scheduler:
         return step
 
     def _in_place(
-        self, waiting: Sequence[Sequence[Job]], first: Job, resident: Mix, active: int, limit: float
+        self, waiting: Sequence[Sequence[Job]], first: Job, resident: Mix, active: int, seconds: float
     ) -> tuple[float, Step]:
         """Go to the first job's mix. The transition serves all who wait for it, in this step or the next."""
         mix = first.request.mix
         company = [job for job in _turns(waiting) if job.request.mix == mix]
         tokens = _tokens(company)
-        cost = self._costs.forward(tokens)
-        if mix != resident:
-            cost += self._costs.transition(active + first.active)
-        return tokens / cost, Step(self._fill(first, company, limit), mix)
+        transition = self._costs.transition(active + first.active) if mix != resident else 0.0
+        jobs = self._fill(first, company, self._batch_tokens, seconds - transition)
+        return tokens / (transition + self._costs.forward(tokens)), Step(jobs, mix)
 
     def _overlaid(
-        self, waiting: Sequence[Sequence[Job]], first: Job, resident: Mix, active: int, limit: float
+        self, waiting: Sequence[Sequence[Job]], first: Job, resident: Mix, active: int, seconds: float
     ) -> tuple[float, Step]:
         """Bring the base back, if it is not, and serve whoever comes next, whatever their mix."""
-        jobs = self._fill(first, _turns(waiting), min(limit, self._costs.enough(LOSS)))
-        tokens = _tokens(jobs)
-        work = sum(job.active * job.request.tokens for job in jobs)
-        cost = self._costs.forward(tokens) + self._costs.overlay(work)
-        if resident:
-            cost += self._costs.transition(active)
-        return tokens / cost, Step(jobs, Mix(), overlaid=True)
+        transition = self._costs.transition(active) if resident else 0.0
+        tokens = min(self._batch_tokens, self._costs.enough(LOSS))
+        jobs = self._fill(first, _turns(waiting), tokens, seconds - transition, overlaid=True)
+        cost = transition + self._cost(jobs, overlaid=True)
+        return _tokens(jobs) / cost, Step(jobs, Mix(), overlaid=True)
 
     def _stay(
-        self, waiting: Sequence[Sequence[Job]], first: Job, resident: Mix, active: int, limit: float
+        self, waiting: Sequence[Sequence[Job]], first: Job, resident: Mix, active: int, seconds: float
     ) -> tuple[float, Step] | None:
         """Serve those for whom the weights are right already, while the first one is owed less than a
         transition.
@@ -121,35 +118,46 @@ class Scheduler:
         here = [job for job in _turns(waiting) if job.request.mix == resident]
         if first.request.mix == resident or not here:
             return None
-        jobs = self._fill(here[0], here, limit)
-        tokens = _tokens(jobs)
-        cost = self._costs.forward(tokens)
+        jobs = self._fill(here[0], here, self._batch_tokens, seconds)
+        cost = self._cost(jobs)
         if self._owed + cost > self._costs.transition(active + first.active):
             return None
-        return tokens / cost, Step(jobs, resident)
+        return _tokens(jobs) / cost, Step(jobs, resident)
 
-    def _fill(self, first: Job, jobs: Iterable[Job], limit: float) -> tuple[Job, ...]:
+    def _fill(
+        self, first: Job, jobs: Iterable[Job], tokens: float, seconds: float, *, overlaid: bool = False
+    ) -> tuple[Job, ...]:
         """``first``, and of ``jobs`` in their order those that still fit."""
         chosen = [first]
-        tokens, rows = first.request.tokens, len(first.request.rows)
+        tokens -= first.request.tokens
+        seconds -= self._cost(chosen, overlaid=overlaid)
+        rows = self._batch_rows - len(first.request.rows)
+        fixed = self._cost((), overlaid=overlaid)
         for job in jobs:
+            cost = self._cost((job,), overlaid=overlaid) - fixed
             more, inputs = job.request.tokens, len(job.request.rows)
-            if job is not first and tokens + more <= limit and rows + inputs <= self._batch_rows:
+            if job is not first and more <= tokens and inputs <= rows and cost <= seconds:
                 chosen.append(job)
-                tokens += more
-                rows += inputs
+                tokens -= more
+                rows -= inputs
+                seconds -= cost
         return tuple(chosen)
 
-    def _limit(self, waiting: Sequence[Sequence[Job]]) -> float:
-        """Tokens of this step, at most."""
+    def _cost(self, jobs: Sequence[Job], *, overlaid: bool = False) -> float:
+        """Seconds that a pass over these takes."""
+        cost = self._costs.forward(_tokens(jobs))
+        if overlaid:
+            cost += self._costs.overlay(sum(job.active * job.request.tokens for job in jobs))
+        return cost
+
+    def _seconds(self, waiting: Sequence[Sequence[Job]]) -> float:
+        """What this step may take."""
         demands = self._demand.values()
         if not demands or min(demands) > max(demands) / 2:
-            return self._batch_tokens
-        forward = self._costs.forward
+            return math.inf
         lone = min(jobs[0].request.tokens for jobs in waiting)
         # Where many share the model, nobody can expect what one would get alone.
-        seconds = max(SHORT, len(demands) / 2) * forward(lone)
-        return min(self._batch_tokens, forward.size(seconds))
+        return max(SHORT, len(demands) / 2) * self._costs.forward(lone)
 
     def _remember(self, step: Step) -> None:
         """Count what each tenant asks of the model, its older demands less and less."""

@@ -92,7 +92,7 @@ def test_a_request_larger_than_a_step_goes_alone():
 def test_steps_are_short_while_one_tenant_asks_far_less_than_another(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(schedule.time, "monotonic", lambda: now[0])
-    one = scheduler(forward=(1.0, 0.0999))
+    one = scheduler(forward=(1.0, 0.0999), transition=(0.0, 0.0))
     backlog = [job(str(i), A, tenant="big") for i in range(50)]
     guest = [job("s", A, tenant="small")]
     assert len(choose(one, backlog, guest).jobs) == 51
@@ -105,16 +105,26 @@ def test_steps_are_short_while_one_tenant_asks_far_less_than_another(monkeypatch
 
 
 def test_steps_are_long_where_all_ask_alike():
-    one = scheduler(forward=(1.0, 0.0999))
+    one = scheduler(forward=(1.0, 0.0999), transition=(0.0, 0.0))
     lines = [[job(f"{tenant}{i}", A, tenant=tenant) for i in range(20)] for tenant in "xy"]
     for _ in range(3):
         assert len(choose(one, *lines).jobs) == 40
 
 
 def test_many_small_tenants_beside_a_large_one_share_long_steps():
-    one = scheduler(forward=(1.0, 0.0999))
+    one = scheduler(forward=(1.0, 0.0999), transition=(0.0, 0.0))
     lines = [[job(f"t{i}", A, tenant=f"t{i}")] for i in range(40)]
     lines.append([job(f"big{i}", A, tenant="big") for i in range(20)])
     choose(one, *lines)
     # 41 tenants: 20.5 times a lone request, not twice.
     assert len(choose(one, *lines).jobs) == 60
+
+
+def test_a_short_step_counts_the_transition_and_the_overlay():
+    backlog = mixes(50, tenant="big")
+    guest = [job("s", A, tenant="small")]
+    for costs in ({"overlay": (0.0, 1e-4)}, {"overlay": (1.0, 0.0)}):
+        one = scheduler(forward=(1.0, 0.0999), transition=(1e3, 0.0), **costs)
+        choose(one, backlog, guest)
+        assert choose(one, backlog).overlaid
+        assert len(choose(one, backlog).jobs) == 2
