@@ -27,5 +27,5 @@ def dim(base: Base) -> int:
 @torch.inference_mode()
 def features(base: Base, hidden: Hidden) -> torch.Tensor:
     """Mean over the tokens of one hidden state, scaled to length 1: float32 (rows, dim)."""
-    tokens = hidden.output["hidden_states"][layer(base)].float()
+    tokens = hidden.layer(layer(base)).float()
     return torch.nn.functional.normalize(mean(tokens, hidden.fields["attention_mask"]), dim=-1)

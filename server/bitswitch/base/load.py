@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ import torch
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from bitswitch.base.depth import lower
 from bitswitch.base.encode import Encoder
 from bitswitch.base.faults import BaseError
+from bitswitch.base.features import layer
 from bitswitch.base.model import Base
 from bitswitch.base.pooling import Pooling
+from bitswitch.core import Want
 from bitswitch_store.checkpoint import Checkpoint, CheckpointError
 
 _STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -56,7 +60,7 @@ def load(folder: Path, *, device: str = "cpu", dtype: str | None = None) -> Base
     model.eval().requires_grad_(False)
     _own_memory(model)
     model.to(where)
-    return Base(
+    base = Base(
         identity=checkpoint.identity(),
         folder=folder,
         model=model,
@@ -64,6 +68,8 @@ def load(folder: Path, *, device: str = "cpu", dtype: str | None = None) -> Base
         pooling=pooling,
         parameters=_parameters(checkpoint, model),
     )
+    example = base.pad(base.encode(["Does it end where it is cut?"], want=Want.FEATURES))
+    return replace(base, lower=lower(model, layer(base), example))
 
 
 def _device(name: str) -> torch.device:

@@ -29,11 +29,19 @@ class Hidden:
     Attributes:
         fields: the padded inputs, int64 (rows, length) by name, ``attention_mask`` among them.
         output: the backbone's own output class: ``last_hidden_state`` (rows, length, dim),
-            ``hidden_states`` (one such per layer, the embeddings first), perhaps ``pooler_output``.
+            ``hidden_states`` (one such per layer, the embeddings first; not of a lower pass), perhaps
+            ``pooler_output``.
     """
 
     fields: Mapping[str, torch.Tensor]
     output: ModelOutput
+
+    def layer(self, number: int) -> torch.Tensor:
+        """The hidden state after one of the layers, (rows, length, dim); 0 is the embeddings'."""
+        states = self.output.get("hidden_states")
+        # Without all of them, a lower pass ended here.
+        state: torch.Tensor = self.output["last_hidden_state"] if states is None else states[number]
+        return state
 
     def rows(self, start: int, stop: int) -> Hidden:
         """The rows ``start:stop``; views, nothing is copied."""
@@ -61,6 +69,8 @@ class Base:
         model: transformers' bare backbone, in eval mode, without gradients.
         parameters: the resident weights by their names in the checkpoint's files, tied ones once:
             all that a switch can touch. A parameter that the files lack is not among them.
+        lower: the layers that features are read from and those below, as a model; None where that is
+            not to be had.
     """
 
     identity: BaseIdentity
@@ -69,6 +79,7 @@ class Base:
     encoder: Encoder
     pooling: Pooling
     parameters: Mapping[str, torch.Tensor]
+    lower: PreTrainedModel | None = None
 
     @property
     def device(self) -> torch.device:
@@ -89,14 +100,25 @@ class Base:
         """Tokenize texts or pairs of texts, cut to what the model reads; from any thread. See `Encoder`."""
         return self.encoder(inputs, want=want)
 
+    def pad(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        """One batch of rows where the weights are; see `Encoder.pad`."""
+        return {name: value.to(self.device) for name, value in self.encoder.pad(rows).items()}
+
     @torch.inference_mode()
     def forward(self, rows: Sequence[Row]) -> Hidden:
         """Run the backbone over ``rows`` as one batch, at the weights as they are; at least one row."""
-        fields = {name: value.to(self.device) for name, value in self.encoder.pad(rows).items()}
-        # Rows of one length need no mask, and attention without one is faster.
-        alike = len({row.length for row in rows}) == 1
-        used = {name: value for name, value in fields.items() if not (alike and name == "attention_mask")}
-        return Hidden(fields, self.model(**used, output_hidden_states=True, return_dict=True))
+        fields = self.pad(rows)
+        return Hidden(
+            fields, self.model(**_needed(fields, rows), output_hidden_states=True, return_dict=True)
+        )
+
+    @torch.inference_mode()
+    def forward_lower(self, rows: Sequence[Row]) -> Hidden:
+        """`forward` as far as features need it: half of the time, where the model can be cut."""
+        if self.lower is None:
+            return self.forward(rows)
+        fields = self.pad(rows)
+        return Hidden(fields, self.lower(**_needed(fields, rows), return_dict=True))
 
     @torch.inference_mode()
     def embed(self, hidden: Hidden) -> torch.Tensor:
@@ -107,6 +129,13 @@ class Base:
         """``sha256:…`` of each parameter's bytes as they are in memory now."""
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return dict(zip(self.parameters, pool.map(_sha256, self.parameters.values()), strict=True))
+
+
+def _needed(fields: Mapping[str, torch.Tensor], rows: Sequence[Row]) -> Mapping[str, torch.Tensor]:
+    """Without the mask where all rows are of one length: attention is faster then."""
+    if len({row.length for row in rows}) > 1:
+        return fields
+    return {name: value for name, value in fields.items() if name != "attention_mask"}
 
 
 def _sha256(tensor: torch.Tensor) -> str:

@@ -94,21 +94,32 @@ class Batch:
         return self._requests[place.request].rows[place.row]
 
     def _passes(self, tokens: float, rows: int, waste: float) -> Iterator[list[_Place]]:
-        """Cut all rows, by length, into passes; within one, rows that are read alike stand together."""
+        """Cut all rows, by length, into passes; within one, rows that are read alike stand together.
+
+        Features are read halfway up: their rows are passes of their own.
+        """
         places = [_Place(i, j) for i, request in enumerate(self._requests) for j in range(len(request.rows))]
-        places.sort(key=lambda place: self._row(place).length)
+        places.sort(key=lambda place: (self._halfway(place), self._row(place).length))
         current: list[_Place] = []
         filled = 0
         for place in places:
             length = self._row(place).length
             padded = length * (len(current) + 1)
-            if current and (len(current) == rows or padded > tokens or padded - filled - length > waste):
+            if current and (
+                len(current) == rows
+                or padded > tokens
+                or padded - filled - length > waste
+                or self._halfway(place) != self._halfway(current[0])
+            ):
                 yield sorted(current, key=self._reader)
                 current, filled = [], 0
             current.append(place)
             filled += length
         if current:
             yield sorted(current, key=self._reader)
+
+    def _halfway(self, place: _Place) -> bool:
+        return self._requests[place.request].want is Want.FEATURES
 
     def _reader(self, place: _Place) -> tuple[Want, int]:
         """What reads a row's answer off the hidden states: equal for rows that can be read at once."""

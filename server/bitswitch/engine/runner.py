@@ -108,9 +108,9 @@ class Runner:
         """The answers to jobs, at the weights as they are or with each job's own mix laid over them."""
 
         def forward(rows: Sequence[Row], owners: Sequence[int]) -> Hidden:
-            return (
-                self._overlay_pass(rows, [jobs[owner] for owner in owners]) if overlaid else self._pass(rows)
-            )
+            if jobs[owners[0]].request.want is Want.FEATURES:
+                return self._base.forward_lower(rows)
+            return self._overlay_pass(rows, [jobs[o] for o in owners]) if overlaid else self._pass(rows)
 
         batch = Batch(self._base, [job.request for job in jobs], [job.head for job in jobs], forward)
         tokens = min(self._batch_tokens, self._costs.enough(LOSS))
