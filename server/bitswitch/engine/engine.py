@@ -100,7 +100,9 @@ class Engine:
         self._require_running()
         needed = request.mix.digests if request.head is None else {*request.mix.digests, request.head}
         hold = self._residency.hold(needed)
-        job = Job(request, switches=hold.prepared.result() if hold.prepared.done() else None)
+        job = Job(request)
+        if hold.prepared.done() and hold.prepared.exception() is None:
+            job.switches = hold.prepared.result()
         job.future.add_done_callback(lambda _: hold.release())  # however it ends
         try:
             self._queue.put(job)
