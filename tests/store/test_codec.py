@@ -154,10 +154,18 @@ def test_exactly_the_encodings_are_accepted(shape):
 @settings(max_examples=1500, deadline=None)
 def test_any_bytes_are_refused_or_are_an_encoding(code, stream, shape, active):
     try:
+        vouched = decode(code, stream, shape, active, vouched=True)
+    except SwitchError:
+        vouched = None
+    else:  # whoever vouched, and however wrongly: so many bits, none of them padding
+        assert np.unpackbits(vouched, bitorder="little")[: math.prod(shape)].sum() == active
+        assert np.bitwise_count(vouched).sum() == active
+    try:
         plane = decode(code, stream, shape, active)
     except SwitchError:
         return
     assert codec.encode(plane, shape, active) == (code, stream)
+    np.testing.assert_array_equal(plane, vouched)
 
 
 @given(some_bits(), st.data())
@@ -220,6 +228,25 @@ def test_a_damaged_stream_is_refused_or_is_another_encoding(bits, data):
 def test_each_fault_of_a_stream_is_named(code, stream, shape, active, says):
     with pytest.raises(SwitchError, match=re.escape(says)):
         decode(code, bytes.fromhex(stream), shape, active)
+
+
+@pytest.mark.parametrize("numel", [700, 5000])
+@pytest.mark.parametrize("density", [0.15, 0.2, 0.25, 0.3])
+def test_a_vouched_stream_with_any_bit_turned_is_refused_or_sets_as_many_bits(numel, density):
+    """Long enough that gaps are looked up in windows, past which nothing may be read or set."""
+    rng = np.random.default_rng(numel)
+    bits = rng.random(numel) < density
+    active = int(bits.sum())
+    code, stream = codec.encode(pack(bits), (numel,), active)
+    assert code == codec.GAPS
+    for turned in rng.choice(8 * len(stream), 200):
+        damaged = bytearray(stream)
+        damaged[turned // 8] ^= 1 << (turned % 8)
+        try:
+            plane = decode(code, bytes(damaged), (numel,), active, vouched=True)
+        except SwitchError:
+            continue
+        assert np.bitwise_count(plane).sum() == active
 
 
 def test_a_few_bytes_cannot_claim_many_active_weights():
