@@ -11,7 +11,6 @@ import threading
 from bitswitch.engine.engine import Engine
 from bitswitch.errors import BitswitchError
 from bitswitch.router.auto import AutoSwitch
-from bitswitch_store import file
 from bitswitch_store.store import Entry, NotStored, Store, StoreError
 from bitswitch_store.switch import SwitchError
 
@@ -36,16 +35,17 @@ class Publisher:
     def resume(self, tenant: str) -> int:
         """Tell the router of what the store holds already; how many switches it can choose from then.
 
-        One that cannot be read is logged and left out: it shall not keep the others from being served.
+        Reads nothing but the query sets, so that a thousand stored switches cost little. One that cannot be
+        read is logged and left out: it shall not keep the others from being served.
         """
         with self._turn:
             for entry in self._store.visible(tenant):
                 if entry.digest in self._router:
                     continue
                 try:
-                    switch = self._store.get(entry.digest)
-                    if switch.queries is not None:
-                        self._router.add(entry.digest, switch.queries)
+                    queries = self._store.queries(entry.digest)
+                    if queries is not None:
+                        self._router.add(entry.digest, queries)
                 except (StoreError, SwitchError, BitswitchError) as error:
                     _log.error("%s@%d is not routed to: %s", entry.name, entry.version, error)
             return len(self._router)
@@ -58,18 +58,18 @@ class Publisher:
             InvalidSwitchError: it does not fit this server's base, or its query set not this router.
             StoreError: as `Store.put`.
         """
-        switch = self._store.read(data)
-        self._engine.check(switch)
-        digest = file.digest(data)
+        incoming = self._store.read(data)
+        self._engine.check(incoming.switch)
+        queries = incoming.switch.queries
         with self._turn:
-            known = digest in self._router
-            if switch.queries is not None:
-                self._router.add(digest, switch.queries)  # first: what it refuses shall not be stored
+            known = incoming.digest in self._router
+            if queries is not None:
+                self._router.add(incoming.digest, queries)  # first: what it refuses shall not be stored
             try:
-                return self._store.put(data, tenant=tenant, name=name, public=public)
+                return self._store.put(incoming, tenant=tenant, name=name, public=public)
             except BaseException:
                 if not known:
-                    self._router.remove(digest)
+                    self._router.remove(incoming.digest)
                 raise
 
     def withdraw(self, tenant: str, name: str, version: int | None, *, force: bool) -> list[Entry]:

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bitswitch_store import kernels, planes
-from bitswitch_store.kernels import Words
+from bitswitch_store import gaps, kernels, planes, words
 from bitswitch_store.switch import SwitchError
 from bitswitch_store.varint import read_varint, varint
+from bitswitch_store.words import Words
 
 FULL = 0  # every bit is set: no bytes
 RAW = 1  # the packed bits
@@ -54,8 +54,16 @@ def encode(activation: NDArray[np.uint8], shape: Sequence[int], active: int) -> 
     return code, front + mask_stream + stream
 
 
-def decode(code: int, stream: bytes | memoryview, shape: Sequence[int], active: int) -> NDArray[np.uint8]:
-    """The packed activation bits, ceil(numel / 8) bytes, of `encode`'s result.
+def decode(
+    code: int, stream: bytes | memoryview, shape: Sequence[int], active: int, *, vouched: bool = False
+) -> Words:
+    """The activation bits of `encode`'s result, as words; `planes.packed` gives their bytes.
+
+    Args:
+        code, stream, shape, active: what `encode` took and gave.
+        vouched: these very bytes have been decoded before with every check. Whether a smaller encoding
+            exists is not asked again then. Whatever the bytes, what comes out has exactly ``active`` bits
+            of this shape set, and nothing is read or written outside of the arrays.
 
     Raises:
         SwitchError: these bytes are not what `encode` writes for any bits of this shape and count.
@@ -67,10 +75,9 @@ def decode(code: int, stream: bytes | memoryview, shape: Sequence[int], active: 
         plane = _decode_rows(code & ~ROWS, stream, shape, active)
     else:
         plane = _decode(code, stream, numel, active)
-    expected, _ = _choose(plane, shape, numel, active)
-    if code != expected:
-        raise SwitchError(f"the activation has code {code}; its shortest encoding has code {expected}")
-    return planes.packed(plane, numel)
+    if not vouched:
+        _require_smallest(code, stream, plane, shape, active)
+    return plane
 
 
 def golomb(numel: int, count: int) -> int:
@@ -102,6 +109,20 @@ def _choose(
     if size < _size(code, plane, numel, active):
         return inner_code | ROWS, kept
     return code, None
+
+
+def _require_smallest(
+    code: int, stream: bytes | memoryview, plane: Words, shape: Sequence[int], active: int
+) -> None:
+    """Refuse what decodes well and is not what `encode` writes."""
+    expected, kept = _choose(plane, shape, math.prod(shape), active)
+    if kept is not None and code & ROWS:
+        if read_varint(stream, 1)[0] > kept.size:
+            raise SwitchError("a row without an active weight is listed as having one")
+        if stream[0] != _cheapest(planes.of_places(kept, shape[0]), shape[0], kept.size):
+            raise SwitchError(f"the list of rows has code {stream[0]}, which is not its shortest encoding")
+    if code != expected:
+        raise SwitchError(f"the activation has code {code}; its shortest encoding has code {expected}")
 
 
 def _cheapest(plane: Words, numel: int, count: int) -> int:
@@ -144,7 +165,7 @@ def _size(code: int, plane: Words, numel: int, count: int) -> int:
     if code in _OF_REST:
         plane, count = planes.inverted(plane, numel), numel - count
     if code in (GAPS, GAPS_OF_REST):
-        bits = kernels.gaps_size(plane, golomb(numel, count))
+        bits = gaps.size(plane, golomb(numel, count))
     else:
         bits = kernels.triples_size(plane, numel)
     return (int(bits) + 7) // 8
@@ -159,7 +180,7 @@ def _encode(code: int, plane: Words, numel: int, count: int) -> bytes:
     if code in _OF_REST:
         plane, count = planes.inverted(plane, numel), numel - count
     if code in (GAPS, GAPS_OF_REST):
-        bits = kernels.gaps_encode(plane, golomb(numel, count), stream)
+        bits = gaps.encode(plane, golomb(numel, count), stream)
     else:
         bits = kernels.triples_encode(plane, numel, stream)
     return planes.packed(stream, int(bits)).tobytes()
@@ -181,10 +202,10 @@ def _decode(code: int, stream: bytes | memoryview, numel: int, count: int) -> Wo
     if code == FULL:
         return planes.inverted(planes.zeros(numel), numel)
     plane, used = _filled(code, planes.words(np.frombuffer(stream, np.uint8)), len(stream), numel, count)
-    if used == kernels.TOO_SHORT:
+    if used == words.TOO_SHORT:
         raise SwitchError("the stream ends before its last active weight")
     # A last group of three may reach over the end, even into the next word.
-    if used == kernels.PAST_THE_END or int(plane[numel // 64]) >> (numel % 64) or plane[numel // 64 + 1]:
+    if used == words.PAST_THE_END or int(plane[numel // 64]) >> (numel % 64) or plane[numel // 64 + 1]:
         raise SwitchError(f"the stream sets a bit after the last of {numel} weights")
     if (used + 7) // 8 != len(stream):
         raise SwitchError(f"the stream has {len(stream)} bytes, but its code ends in byte {(used + 7) // 8}")
@@ -206,7 +227,7 @@ def _filled(code: int, source: Words, size: int, numel: int, count: int) -> tupl
     if code in _OF_REST:
         count = numel - count
     if code in (GAPS, GAPS_OF_REST):
-        return plane, int(kernels.gaps_decode(source, 8 * size, count, golomb(numel, count), numel, plane))
+        return plane, int(gaps.decode(source, 8 * size, count, golomb(numel, count), numel, plane))
     return plane, int(kernels.triples_decode(source, 8 * size, numel, plane))
 
 
@@ -220,11 +241,7 @@ def _decode_rows(code: int, stream: bytes | memoryview, shape: Sequence[int], ac
     if at + mask_size > len(stream):
         raise SwitchError("the list of rows runs past the end of the stream")
     mask = _decode(stream[0], stream[at : at + mask_size], rows, kept_count)
-    if stream[0] != _cheapest(mask, rows, kept_count):
-        raise SwitchError(f"the list of rows has code {stream[0]}, which is not its shortest encoding")
     inner = _decode(code, stream[at + mask_size :], kept_count * width, active)
-    if planes.touched_rows(inner, kept_count, width, active).size < kept_count:
-        raise SwitchError("a row without an active weight is listed as having one")
     kept = planes.touched_rows(mask, rows, 1, kept_count)
     plane = planes.zeros(rows * width)
     kernels.copy_rows(inner, plane, width, kept, False)

@@ -101,7 +101,8 @@ def _read_name(data: bytes, at: int, before: bytes) -> tuple[bytes, int]:
         name.decode()
     except UnicodeDecodeError:
         raise SwitchError("the index has a name that is not UTF-8 text") from None
-    if name <= before or _shared(before, name) != shared:
+    # The names agree in the `shared` bytes by construction: it is whether the next ones do as well.
+    if name <= before or before[shared : shared + 1] == name[shared : shared + 1]:
         raise SwitchError(f"the index has {name.decode()!r} out of order, or not in its shortest form")
     return name, at + more
 

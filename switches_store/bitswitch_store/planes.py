@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bitswitch_store import kernels
 from bitswitch_store.switch import TensorSwitch
+from bitswitch_store.words import Words
 
 if sys.byteorder != "little":
     raise ImportError("bitswitch_store packs bits in little-endian words; this machine is big-endian")
@@ -43,24 +44,24 @@ def unpack(tensor: TensorSwitch) -> NDArray[np.int8]:
     return ternary.reshape(tensor.shape)
 
 
-def zeros(bits: int) -> kernels.Words:
+def zeros(bits: int) -> Words:
     """Words for ``bits`` bits, all zero, with the spare words the kernels may look at."""
     return np.zeros(bits // 64 + 2, np.uint64)
 
 
-def words(packed: Bits) -> kernels.Words:
+def words(packed: Bits) -> Words:
     """A copy of packed bits as words."""
     copy = zeros(8 * packed.size)
     copy.view(np.uint8)[: packed.size] = packed
     return copy
 
 
-def packed(plane: kernels.Words, bits: int) -> Bits:
+def packed(plane: Words, bits: int) -> Bits:
     """The first ``bits`` bits of words as packed bits; shares their memory."""
     return plane.view(np.uint8)[: (bits + 7) // 8]
 
 
-def inverted(plane: kernels.Words, bits: int) -> kernels.Words:
+def inverted(plane: Words, bits: int) -> Words:
     """Words with the first ``bits`` bits turned over and zeros after them."""
     turned = zeros(bits)
     whole, left = divmod(bits, 64)
@@ -70,12 +71,12 @@ def inverted(plane: kernels.Words, bits: int) -> kernels.Words:
     return turned
 
 
-def count(plane: kernels.Words) -> int:
+def count(plane: Words) -> int:
     """How many bits are set."""
     return int(np.bitwise_count(plane).sum(dtype=np.int64))
 
 
-def touched_rows(plane: kernels.Words, rows: int, width: int, active: int) -> NDArray[np.int64]:
+def touched_rows(plane: Words, rows: int, width: int, active: int) -> NDArray[np.int64]:
     """The rows of ``width`` bits that have one of the ``active`` set bits, ascending.
 
     Memory goes with ``active``, not with ``rows``: a file of few bytes may claim many rows.
@@ -84,7 +85,7 @@ def touched_rows(plane: kernels.Words, rows: int, width: int, active: int) -> ND
     return found[: kernels.touched(plane, rows, width, found)]
 
 
-def of_places(places: NDArray[np.int64], bits: int) -> kernels.Words:
+def of_places(places: NDArray[np.int64], bits: int) -> Words:
     """Words for ``bits`` bits, those at ``places`` set."""
     plane = zeros(bits)
     kernels.set_bits(plane, places)

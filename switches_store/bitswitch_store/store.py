@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import URL
@@ -16,12 +17,27 @@ from sqlalchemy import URL
 from bitswitch_store import file
 from bitswitch_store.blobs import Blobs, DirectoryBlobs
 from bitswitch_store.catalog import Catalog, Entry, check_name
+from bitswitch_store.coded import MAX_WEIGHTS, CodedSwitch
 from bitswitch_store.errors import Conflict, CorruptBlob, InvalidName, NotStored, StoreError
-from bitswitch_store.switch import BaseIdentity, Switch, SwitchError
+from bitswitch_store.switch import BaseIdentity, QuerySet, Switch, SwitchError
 
-__all__ = ["Conflict", "CorruptBlob", "Entry", "InvalidName", "NotStored", "Store", "StoreError"]
+__all__ = ["Conflict", "CorruptBlob", "Entry", "Incoming", "InvalidName", "NotStored", "Store", "StoreError"]
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Incoming:
+    """A switch file that may be put, wholly checked; `Store.read` makes it.
+
+    Attributes:
+        data: the file's bytes.
+        digest: theirs.
+    """
+
+    data: bytes
+    digest: str
+    switch: Switch
 
 
 class Store:
@@ -42,7 +58,7 @@ class Store:
         root: Path,
         *,
         base: BaseIdentity | None,
-        max_weights: int = file.MAX_WEIGHTS,
+        max_weights: int = MAX_WEIGHTS,
         database_url: str | None = None,
     ) -> None:
         if root.exists() and not root.is_dir():
@@ -59,7 +75,7 @@ class Store:
         self._catalog.close()
 
     def put(
-        self, source: Path | bytes, *, tenant: str, name: str | None = None, public: bool = False
+        self, source: Path | bytes | Incoming, *, tenant: str, name: str | None = None, public: bool = False
     ) -> Entry:
         """Publish a switch as the next version of its name.
 
@@ -67,7 +83,7 @@ class Store:
         public if it was not.
 
         Args:
-            source: a switch file, or its bytes; all of it is checked.
+            source: a switch file or its bytes, all of it checked here; or what `read` made of them.
             name: the switch's task if None.
             public: whether other tenants see it.
 
@@ -75,8 +91,9 @@ class Store:
             SwitchError: it is no switch file, or one of another base.
             InvalidName: of the name or the tenant.
         """
-        data = source.read_bytes() if isinstance(source, Path) else source
-        switch = self.read(data)
+        if not isinstance(source, Incoming):
+            source = self.read(source.read_bytes() if isinstance(source, Path) else source)
+        data, switch = source.data, source.switch
         check_name(tenant, "tenant")
         name = check_name(switch.task if name is None else name)
         digest = self._blobs.put(data)
@@ -96,28 +113,48 @@ class Store:
             )
 
     def get(self, digest: str) -> Switch:
-        """The switch of a digest, checked to the last byte.
+        """The switch of a digest.
+
+        Every check was made when it was put; the digest says that these are the same bytes. So the ones
+        that only `put` needs are not paid for again, see `CodedSwitch.decode`.
 
         Raises:
             NotStored: there is none.
             CorruptBlob: its file was damaged.
             SwitchError: it is of another base, or of a format this version does not read.
         """
-        return self.read(self._blobs.read(digest))
+        coded = self._opened(self._blobs.read(digest))
+        return coded.decode(max_weights=self._max_weights, vouched=True)
 
-    def read(self, data: bytes) -> Switch:
+    def queries(self, digest: str) -> QuerySet | None:
+        """The query set of a switch, if it has one. Cheap: nothing but that and the header is read.
+
+        For which reason the digest is not checked; the vectors are, as those of any query set.
+
+        Raises:
+            NotStored: there is no such switch.
+            SwitchError: it is of another base, or the header or the query set was damaged.
+        """
+        return self._opened(self._blobs.path(digest)).queries()
+
+    def read(self, data: bytes) -> Incoming:
         """A switch file's bytes, if they may be stored here; the base is compared before a bit is decoded.
 
         Raises:
             SwitchError: it is no switch file, one of another base, or it claims more weights than that has.
         """
-        stated = file.header(data).about.base
+        switch = self._opened(data).decode(max_weights=self._max_weights)
+        return Incoming(data, file.digest(data), switch)
+
+    def _opened(self, source: bytes | Path) -> CodedSwitch:
+        coded = CodedSwitch(source)
+        stated = coded.about.base
         if self._base is not None and stated != self._base:
             raise SwitchError(
                 f"the switch belongs to the base {stated.architecture} {stated.digest};"
                 f" this store serves {self._base.architecture} {self._base.digest}"
             )
-        return file.read(data, max_weights=self._max_weights)
+        return coded
 
     def path(self, digest: str) -> Path:
         """The file of a digest, to be read only. NotStored if there is none."""

@@ -86,7 +86,7 @@ class TensorSwitch:
             )
         if not np.isfinite(self.knobs).all():
             raise SwitchError(f"{self.name}: a knob is not finite")
-        used = self.active_per_row > 0 if self.knobs.size > 1 else np.ones(1, bool)
+        used = self._touched_rows() if self.knobs.size > 1 else np.ones(1, bool)
         if not (self.knobs[used] > 0).all():
             raise SwitchError(f"{self.name}: the knob of a row with active weights is not positive")
         if self.knobs[~used].any():
@@ -116,7 +116,10 @@ class TensorSwitch:
     @cached_property
     def active(self) -> int:
         """How many weights the switch touches."""
-        return int(np.bitwise_count(self.activation).sum(dtype=np.int64))
+        bits = np.ascontiguousarray(self.activation)
+        whole = bits.size // 8 * 8  # word by word, since most of the time goes into the summing
+        parts = bits[:whole].view(np.uint64), bits[whole:]
+        return sum(int(np.bitwise_count(part).sum(dtype=np.int64)) for part in parts)
 
     @property
     def density(self) -> float:
@@ -134,6 +137,15 @@ class TensorSwitch:
             counted = bits.reshape(self.rows, width)
         active: NDArray[np.int64] = counted.sum(axis=1, dtype=np.int64)
         return active
+
+    def _touched_rows(self) -> NDArray[np.bool_]:
+        """Whether each row has an active weight, (rows,)."""
+        width = self.numel // self.rows
+        if width % 64 == 0:
+            words = np.ascontiguousarray(self.activation).view(np.uint64)
+            touched: NDArray[np.bool_] = np.any(words.reshape(self.rows, -1), axis=1)
+            return touched
+        return self.active_per_row > 0
 
     @property
     def entropy_bits(self) -> float:

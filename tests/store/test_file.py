@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitswitch_store import container, file, planes
+from bitswitch_store.coded import CodedSwitch
 from bitswitch_store.switch import BaseIdentity, Head, QuerySet, Rule, Switch, SwitchError, TensorSwitch
 from bitswitch_store.varint import varint
 
@@ -138,8 +139,8 @@ def test_a_switch_of_everything_is_read_from_bytes_and_from_a_path(tmp_path):
     path.write_bytes(data)
     assert_equal(switch, file.read(data))
     assert_equal(switch, file.read(path))
-    assert file.header(path) == file.header(data)
-    codes = {record.code for record in file.header(data).records}
+    assert CodedSwitch(path).records == CodedSwitch(data).records
+    codes = {record.code for record in CodedSwitch(data).records}
     assert codes >= {0, 1, 2, 3, 4}
     assert max(codes) > 8
 
@@ -190,7 +191,7 @@ def test_knobs_are_f16_exactly_when_that_holds_them_all():
 
 def test_sizes_add_up_to_the_file():
     data = file.write(full_switch())
-    found = file.sizes(data)
+    found = CodedSwitch(data).sizes
     assert found.total == len(data)
     assert found.queries == 2 * 3 * 2
     assert found.head == 6 * 4 + 2
@@ -199,7 +200,7 @@ def test_sizes_add_up_to_the_file():
 
 
 def test_the_header_says_what_the_switch_is():
-    found = file.header(file.write(full_switch()))
+    found = CodedSwitch(file.write(full_switch()))
     assert found.about.base == BASE
     assert found.about.labels == ("schlecht", "gut")
     assert [(r.name, r.shape, r.active) for r in found.records] == [
@@ -240,7 +241,7 @@ def test_a_minilm_takes_at_most_2_percent_more_than_its_entropy_bound_all_counte
     about = {"metric": {"accuracy": 0.9}, "licence": "apache-2.0", "created": "2026-01-31T12:00:00Z"}
     switch = Switch(BASE, Rule("paper", {"alpha": 0.9}), tuple(made), "trec6", **about)
     data = file.write(switch)
-    assert 8 * (len(data) - file.sizes(data).knobs) <= 1.02 * switch.entropy_bits
+    assert 8 * (len(data) - CodedSwitch(data).sizes.knobs) <= 1.02 * switch.entropy_bits
     again = file.read(data)
     assert all((a.activation == b.activation).all() for a, b in zip(again.tensors, made, strict=True))
 
@@ -250,7 +251,7 @@ def test_an_embedding_touched_in_few_rows_takes_less_than_its_entropy_bound():
     rows = np.random.default_rng(0).choice(5000, 300, replace=False)
     ternary[rows] = random_ternary((300, 64), 0.3)
     switch = Switch(BASE, Rule("budget"), (tensor("emb", ternary, per_row=True, knob=2**-10),), "t")
-    found = file.sizes(file.write(switch))
+    found = CodedSwitch(file.write(switch)).sizes
     assert 8 * (found.activation + found.polarity) < 0.7 * switch.entropy_bits
     assert found.knobs == 300 * 4  # multiples up to 5000, which F16 does not hold
 

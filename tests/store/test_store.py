@@ -140,6 +140,30 @@ def test_a_damaged_file_is_named_and_mended_by_putting_it_again(store: Store):
     assert file.write(store.get(entry.digest)) == data
 
 
+def test_what_was_read_is_put_as_it_is(store: Store):
+    data = small()
+    incoming = store.read(data)
+    assert (incoming.digest, incoming.switch.task) == (file.digest(data), "trec6")
+    assert store.put(incoming, tenant="acme") == store.put(data, tenant="acme")
+
+
+def test_the_query_set_comes_without_the_rest(store: Store):
+    entry = store.put(small(), tenant="acme")
+    whole = store.get(entry.digest).queries
+    path = store.path(entry.digest)
+    data = bytearray(path.read_bytes())
+    start = data.index(whole.features.tobytes())
+    path.write_bytes(bytes(data[:start]) + whole.features.tobytes() + bytes(len(data) - start - 96))
+    found = store.queries(entry.digest)
+    assert found.recipe == whole.recipe
+    assert (found.features == whole.features).all()
+    path.write_bytes(b"rotten")
+    with pytest.raises(SwitchError):
+        store.queries(entry.digest)
+    with pytest.raises(NotStored):
+        store.queries(file.digest(b""))
+
+
 def test_aliases_point_to_versions(store: Store):
     entries = [store.put(small(seed), tenant="acme", name="a") for seed in (1, 2)]
     assert store.set_alias("acme", "a", "stable", 1).digest == entries[0].digest

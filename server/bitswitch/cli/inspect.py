@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bitswitch_store import file
+from bitswitch_store.coded import CodedSwitch, Sizes
 from bitswitch_store.switch import Switch
 
 
@@ -18,9 +19,10 @@ def tables(path: Path) -> Iterator[Table]:
     Raises:
         SwitchError: it is no switch file.
     """
-    switch = file.read(path)
+    coded = CodedSwitch(path)
+    switch = coded.decode()
     yield _identity(path, switch)
-    yield _sizes(path, switch)
+    yield _sizes(coded.sizes, switch)
     yield _tensors(switch)
 
 
@@ -51,9 +53,8 @@ def _some(labels: tuple[str, ...], most: int = 8) -> str:
     return ", ".join(labels[:most]) + (", …" if len(labels) > most else "")
 
 
-def _sizes(path: Path, switch: Switch) -> Table:
+def _sizes(sizes: Sizes, switch: Switch) -> Table:
     """Bytes by part, against the tensors it touches in fp32 and against the entropy bound."""
-    sizes = file.sizes(path)
     dense = 4 * sum(tensor.numel for tensor in switch.tensors)
     bound = switch.entropy_bits / 8
     coded = sizes.activation + sizes.polarity + sizes.other

@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 
-from bitswitch.base.heads import ClassificationHead
+from bitswitch.base.heads import Heads
 from bitswitch.base.model import Base
 from bitswitch.core import Request, Result
 from bitswitch.engine.arena import Arena
 from bitswitch.engine.job import Job
 from bitswitch.engine.planes import Planes
 from bitswitch.engine.queue import Queue
-from bitswitch.engine.residency import ReadySwitch, Residency
+from bitswitch.engine.ready import ReadySwitch
+from bitswitch.engine.residency import Residency
 from bitswitch.engine.runner import Runner
 from bitswitch.engine.state import EngineState, Verdict
-from bitswitch.errors import InvalidSwitchError, UnavailableError
+from bitswitch.errors import BitswitchError, InvalidSwitchError, UnavailableError
 from bitswitch_store.switch import Switch, SwitchError
 
 _log = logging.getLogger(__name__)
@@ -57,11 +59,11 @@ class Engine:
     ) -> None:
         self._base = base
         self._fetch = fetch
+        self._heads = Heads(base)
         self._arena = Arena(base.parameters)
         self._runner = Runner(base, self._arena, batch_tokens=batch_tokens, batch_rows=batch_rows)
         self._queue = Queue(limit=queue_limit)
         self._residency = Residency(self._build, budget=resident_bytes)
-        self._builder = ThreadPoolExecutor(1, thread_name_prefix="bitswitch-switches")
         self._verdicts: SimpleQueue[Future[Verdict]] = SimpleQueue()
         self._started = threading.Event()
         self._ended: BaseException | None = None
@@ -86,7 +88,7 @@ class Engine:
         """
         self._queue.close()
         self._thread.join(timeout)
-        self._builder.shutdown(wait=False, cancel_futures=True)
+        self._residency.close()
 
     def submit(self, request: Request) -> Future[Result]:
         """Hand in a request. Cancelling the future drops it while it waits.
@@ -97,10 +99,18 @@ class Engine:
         """
         self._require_running()
         needed = request.mix.digests if request.head is None else {*request.mix.digests, request.head}
-        job = Job(request, switches=self._residency.find(needed))
-        self._queue.put(job)
+        hold = self._residency.hold(needed)
+        job = Job(request)
+        if hold.prepared.done() and hold.prepared.exception() is None:
+            job.switches = hold.prepared.result()
+        job.future.add_done_callback(lambda _: hold.release())  # however it ends
+        try:
+            self._queue.put(job)
+        except BitswitchError:
+            job.future.cancel()
+            raise
         if job.switches is None:
-            self._builder.submit(self._prepare, job, needed)
+            hold.prepared.add_done_callback(partial(self._prepared, job))
         return job.future
 
     def check(self, switch: Switch) -> None:
@@ -163,20 +173,20 @@ class Engine:
     def _make_ready(self, switch: Switch) -> ReadySwitch:
         try:
             planes = Planes(self._arena, switch)
-            head = None if switch.head is None else ClassificationHead(self._base, switch.head)
+            head = None if switch.head is None else self._heads.build(switch.head)
         except (SwitchError, ValueError) as error:
             raise InvalidSwitchError(f"the switch does not fit this base: {error}") from error
         return ReadySwitch(planes, head)
 
-    def _prepare(self, job: Job, needed: Collection[str]) -> None:
-        """Bring a job's switches into memory, outside the model's thread."""
-        if job.future.done():  # its caller has gone meanwhile
-            return
-        try:
-            self._queue.make_ready(job, {digest: self._residency.get(digest) for digest in needed})
-        except Exception as error:  # noqa: BLE001 - whatever it is, the caller must hear of it
+    def _prepared(self, job: Job, done: Future[Mapping[str, ReadySwitch]]) -> None:
+        """A job's switches are in memory, or never will be."""
+        if done.cancelled():  # the job has ended before, or the server is stopping
+            job.fail(UnavailableError("The engine has stopped; try again shortly.", retry_after=1.0))
+        elif (error := done.exception()) is not None:
             job.fail(error)
             self._queue.wake()
+        else:
+            self._queue.make_ready(job, done.result())
 
     def _run(self) -> None:
         """The thread's whole life."""

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from bitswitch.engine.job import Job
-from bitswitch.engine.residency import ReadySwitch
+from bitswitch.engine.ready import ReadySwitch
 from bitswitch.engine.schedule import Step
 from bitswitch.errors import OverloadedError, UnavailableError
 

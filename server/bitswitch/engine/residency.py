@@ -1,90 +1,243 @@
-"""Which switches are in memory ready to be applied: the least recently used go first.
+"""Which switches are ready in memory: built once for all who wait, kept while in use, the oldest go first.
 
-Reads a switch through ``fetch`` when it is asked for; knows nothing of where that gets it from.
+Who needs switches takes a `Hold` of them when it begins to wait, and releases it when it is done; until
+then none of them goes. Knows nothing of what a switch is, where it comes from or what is done with it.
+
+There is one budget, for what is ready. Switch files need none: the system keeps those that were read
+lately in memory that it has to spare, see `docs/decisions.md`.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-
-from bitswitch.base.heads import ClassificationHead
-from bitswitch.engine.planes import Planes
+from typing import Generic, Protocol, TypeVar
 
 
-@dataclass(frozen=True, eq=False)
-class ReadySwitch:
-    """A switch in the form the kernel and the model take."""
-
-    planes: Planes
-    head: ClassificationHead | None
+class Sized(Protocol):
+    """Anything that says how many bytes of memory it takes."""
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of memory held, head included."""
-        return self.planes.nbytes + (self.head.nbytes if self.head else 0)
+    def nbytes(self) -> int: ...  # noqa: D102
 
 
-class Residency:
-    """Ready switches by digest, within a budget of bytes. Thread-safe.
+R = TypeVar("R", bound=Sized)
 
-    Args:
-        build: makes a digest's switch ready; called outside the lock, so one slow switch holds up
-            nobody else's.
-        budget: bytes to keep at most. A switch in use lives on until its user lets go of it, and one
-            that alone is larger than the budget is built but not kept.
+
+@dataclass(eq=False)
+class _Place(Generic[R]):
+    """One switch that is ready, or asked for, or both."""
+
+    digest: str
+    ready: R | None = None
+    holds: int = 0
+    forgotten: bool = False
+    """Nobody finds it any more; it lives on for those who hold it."""
+
+
+class Hold(Generic[R]):
+    """Somebody's need of some switches; `Residency.hold` gives it.
+
+    Attributes:
+        prepared: done when all are ready: the switches by digest, or why one could not be built.
+            Cancelled if it is released before. Its callbacks may run in the building thread.
     """
 
-    def __init__(self, build: Callable[[str], ReadySwitch], *, budget: int) -> None:
+    def __init__(self, places: Mapping[str, _Place[R]], release: Callable[[Hold[R]], None]) -> None:
+        self.prepared: Future[Mapping[str, R]] = Future()
+        self.places = places  # the residency's own, under its lock
+        self._release = release
+
+    def release(self) -> None:
+        """Need them no more. From any thread; twice is once."""
+        self._release(self)
+
+    def lacking(self) -> _Place[R] | None:
+        """The first of its switches that is not ready."""
+        return next((place for place in self.places.values() if place.ready is None), None)
+
+    def ready(self) -> dict[str, R]:
+        """Its switches that are ready, by digest."""
+        return {digest: place.ready for digest, place in self.places.items() if place.ready is not None}
+
+
+class Residency(Generic[R]):
+    """Ready switches by digest, within a budget of bytes. Thread-safe.
+
+    One thread of its own builds them, in the order in which they are asked for. When what is in use fills
+    the budget, it waits until what it built before has been used, rather than build what would have to go
+    again unused; but when nothing is left to wait for it goes on, whatever the size. So the budget is
+    exceeded by one hold's switches at most, and by what is pinned.
+
+    Args:
+        build: makes a digest's switch ready; what it raises reaches all who wait for it.
+        budget: bytes to keep.
+    """
+
+    def __init__(self, build: Callable[[str], R], *, budget: int) -> None:
         self._build = build
         self._budget = budget
-        self._ready: OrderedDict[str, ReadySwitch] = OrderedDict()
-        self._bytes = 0
+        self._places: OrderedDict[str, _Place[R]] = OrderedDict()  # the least recently released first
+        self._bytes = 0  # of all that is ready
+        self._in_use = 0  # of what is ready and held
+        self._waiting: OrderedDict[Hold[R], None] = OrderedDict()
+        self._served: set[Hold[R]] = set()  # had to wait, are prepared, and will be released
+        self._pins: dict[str, Hold[R]] = {}
+        self._building: _Place[R] | None = None
         self._lock = threading.Lock()
+        self._builder = ThreadPoolExecutor(1, thread_name_prefix="bitswitch-switches")
 
-    def __contains__(self, digest: str) -> bool:
+    def hold(self, digests: Iterable[str]) -> Hold[R]:
+        """Keep these switches, building those that are not there. Never blocks."""
         with self._lock:
-            return digest in self._ready
+            return self._hold(digests)
 
-    def find(self, digests: Collection[str]) -> dict[str, ReadySwitch] | None:
-        """All of these, if every one is in memory."""
+    def pin(self, digest: str) -> Hold[R]:
+        """Keep a switch until `unpin` or `forget`, and build it now; twice is once."""
         with self._lock:
-            if not all(digest in self._ready for digest in digests):
-                return None
-            for digest in digests:
-                self._ready.move_to_end(digest)
-            return {digest: self._ready[digest] for digest in digests}
+            if digest not in self._pins:
+                self._pins[digest] = self._hold([digest])
+            return self._pins[digest]
 
-    def get(self, digest: str) -> ReadySwitch:
-        """The switch, built if it is not there. Whatever ``build`` raises goes through."""
+    def unpin(self, digest: str) -> None:
+        """Let a switch go again when memory is short; one that is not pinned is no error."""
         with self._lock:
-            found = self._ready.get(digest)
-            if found is not None:
-                self._ready.move_to_end(digest)
-                return found
-        built = self._build(digest)
-        with self._lock:
-            self._drop(digest)  # another thread may have been quicker
-            if built.nbytes <= self._budget:
-                self._ready[digest] = built
-                self._bytes += built.nbytes
-            while self._bytes > self._budget:
-                self._drop(next(iter(self._ready)))
-        return built
+            hold = self._pins.pop(digest, None)
+        if hold is not None:
+            hold.release()
 
     def forget(self, digest: str) -> None:
-        """Free a switch's memory; it comes back when it is asked for."""
+        """Free a switch's memory as soon as nobody holds it; who asks from now on gets it built anew."""
+        self.unpin(digest)
         with self._lock:
-            self._drop(digest)
+            place = self._places.pop(digest, None)
+            if place is not None:
+                place.forgotten = True
+                if not place.holds:
+                    self._empty(place)
 
     def sizes(self) -> dict[str, int]:
-        """Bytes by digest, the least recently used first."""
+        """Bytes of the ready switches by digest, in the order in which they would go."""
         with self._lock:
-            return {digest: ready.nbytes for digest, ready in self._ready.items()}
+            return {
+                digest: place.ready.nbytes
+                for digest, place in self._places.items()
+                if place.ready is not None
+            }
 
-    def _drop(self, digest: str) -> None:
-        dropped = self._ready.pop(digest, None)
-        if dropped is not None:
-            self._bytes -= dropped.nbytes
+    def close(self) -> None:
+        """Build no more. Those who still wait are told."""
+        self._builder.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            waiting = list(self._waiting)
+        for hold in waiting:
+            hold.release()
+
+    def _hold(self, digests: Iterable[str]) -> Hold[R]:
+        places: dict[str, _Place[R]] = {}
+        for digest in dict.fromkeys(digests):
+            place = places[digest] = self._places.setdefault(digest, _Place(digest))
+            place.holds += 1
+            if place.ready is not None and place.holds == 1:
+                self._in_use += place.ready.nbytes
+        hold = Hold(places, self._release)
+        if hold.lacking() is None:
+            hold.prepared.set_result(hold.ready())
+        else:
+            self._waiting[hold] = None
+            self._build_next()
+        return hold
+
+    def _release(self, hold: Hold[R]) -> None:
+        with self._lock:
+            places, hold.places = hold.places, {}
+            self._waiting.pop(hold, None)
+            self._served.discard(hold)
+            for place in places.values():
+                place.holds -= 1
+                if not place.holds:
+                    self._let_go(place)
+            self._trim()
+            self._build_next()
+        hold.prepared.cancel()
+
+    def _let_go(self, place: _Place[R]) -> None:
+        """Nobody holds it any more."""
+        if place.ready is not None:
+            self._in_use -= place.ready.nbytes
+        if place.forgotten:
+            self._empty(place)
+        elif place.ready is not None:
+            self._places.move_to_end(place.digest)
+        elif place is not self._building:
+            del self._places[place.digest]
+
+    def _build_next(self) -> None:
+        """Begin with what the first who waits lacks, unless something else has to end before."""
+        first = next(iter(self._waiting), None)
+        place = None if first is None else first.lacking()
+        full = self._in_use >= self._budget and self._served
+        if place is None or full or self._building is not None:
+            return
+        with suppress(RuntimeError):  # closed
+            self._builder.submit(self._make, place)
+            self._building = place
+
+    def _make(self, place: _Place[R]) -> None:
+        """One switch, in the builder's thread."""
+        built: R | None = None
+        error: BaseException | None = None
+        try:
+            built = self._build(place.digest)
+        except BaseException as raised:  # noqa: BLE001 - whatever it is, those who wait must hear of it
+            error = raised
+        with self._lock:
+            self._building = None
+            if built is not None:
+                self._keep(place, built)
+            elif not place.holds and not place.forgotten:
+                del self._places[place.digest]
+            told = [hold for hold in self._waiting if hold.places.get(place.digest) is place]
+            told = [hold for hold in told if error is not None or hold.lacking() is None]
+            for hold in told:
+                del self._waiting[hold]
+            if error is None:
+                self._served.update(told)
+                self._served.difference_update(self._pins.values())
+            answers = [hold.ready() for hold in told]
+            self._build_next()
+        for hold, answer in zip(told, answers, strict=True):
+            with suppress(InvalidStateError):  # released this very moment
+                if error is not None:
+                    hold.prepared.set_exception(error)
+                else:
+                    hold.prepared.set_result(answer)
+
+    def _keep(self, place: _Place[R], built: R) -> None:
+        if place.forgotten and not place.holds:
+            return
+        place.ready = built
+        self._bytes += built.nbytes
+        if place.holds:
+            self._in_use += built.nbytes
+        self._trim()
+
+    def _trim(self) -> None:
+        """Drop what nobody holds, the least recently used first, until the rest fits."""
+        if self._bytes <= self._budget:
+            return
+        for digest, place in list(self._places.items()):
+            if place.ready is not None and not place.holds:
+                del self._places[digest]
+                self._empty(place)
+                if self._bytes <= self._budget:
+                    return
+
+    def _empty(self, place: _Place[R]) -> None:
+        if place.ready is not None:
+            self._bytes -= place.ready.nbytes
+            place.ready = None

@@ -10,7 +10,7 @@ import pytest
 import torch
 from finetunes import TEXTS, become, drop_tensors, head_of, plain_logits
 
-from bitswitch.base.heads import ClassificationHead
+from bitswitch.base.heads import Heads
 from bitswitch.base.load import load
 from bitswitch.core import Want
 from bitswitch.errors import InvalidSwitchError
@@ -20,7 +20,7 @@ from tiny import make_base, make_finetune
 def answers(base_folder, finetune, **config):
     """Ours, with the base set to the fine-tune's weights: a batch, and one text at a time."""
     base = load(base_folder)
-    head = ClassificationHead(base, head_of(base_folder, finetune, **config))
+    head = Heads(base).build(head_of(base_folder, finetune, **config))
     become(base, finetune)
     rows = base.encode(TEXTS, want=Want.CLASSIFY)
     batch = head(base.forward(rows))
@@ -86,7 +86,7 @@ def test_half_precision(tmp_path, dtype):
 
 def test_two_heads_share_one_forward_pass(bert, tiny_base, tiny_finetune, tmp_path):
     other = make_finetune(tmp_path / "other", tiny_base, ("no", "yes"), seed=9)
-    heads = [ClassificationHead(bert, head_of(tiny_base, folder)) for folder in (tiny_finetune, other)]
+    heads = [Heads(bert).build(head_of(tiny_base, folder)) for folder in (tiny_finetune, other)]
     hidden = bert.forward(bert.encode(TEXTS, want=Want.CLASSIFY))
     whole = [head(hidden) for head in heads]
     assert [value.shape for value in whole] == [(len(TEXTS), 3), (len(TEXTS), 2)]
@@ -144,9 +144,9 @@ def with_config(head, **config):
     ],
 )
 def test_a_head_that_does_not_fit_is_refused_by_name(bert, good, spoil, says):
-    ClassificationHead(bert, good)
+    Heads(bert).build(good)
     with pytest.raises(InvalidSwitchError, match=says):
-        ClassificationHead(bert, spoil(good))
+        Heads(bert).build(spoil(good))
 
 
 def test_a_head_without_the_pooler_it_needs_is_refused(copied, good):
@@ -154,7 +154,7 @@ def test_a_head_without_the_pooler_it_needs_is_refused(copied, good):
     with pytest.raises(
         InvalidSwitchError, match=r"lacks bert\.pooler\.dense\.bias, bert\.pooler\.dense\.weight"
     ):
-        ClassificationHead(load(copied), good)
+        Heads(load(copied)).build(good)
 
 
 @pytest.mark.parametrize(
@@ -174,9 +174,9 @@ def test_a_hostile_config_is_refused_before_anything_is_made_of_it(folders, tmp_
     folder = folders["deberta-v2"]
     head = head_of(folder, make_finetune(tmp_path / "a", folder))
     base = load(folder)
-    ClassificationHead(base, head)
+    Heads(base).build(head)
     with pytest.raises(InvalidSwitchError, match=r"builds no|does not run|is \(32, 32\)"):
-        ClassificationHead(base, with_config(head, **config))
+        Heads(base).build(with_config(head, **config))
 
 
 def test_keys_that_could_run_code_or_fill_memory_are_not_read(bert, good, tmp_path):
@@ -194,7 +194,7 @@ def test_keys_that_could_run_code_or_fill_memory_are_not_read(bert, good, tmp_pa
         _name_or_path=str(tmp_path),
     )
     hidden = bert.forward(bert.encode(TEXTS, want=Want.CLASSIFY))
-    expected = ClassificationHead(bert, good)(hidden)
-    torch.testing.assert_close(ClassificationHead(bert, hostile)(hidden), expected, rtol=0, atol=0)
+    expected = Heads(bert).build(good)(hidden)
+    torch.testing.assert_close(Heads(bert).build(hostile)(hidden), expected, rtol=0, atol=0)
     assert not (tmp_path / "ran").exists()
     assert bert.model.config.num_labels == 2  # the base's own config is left alone

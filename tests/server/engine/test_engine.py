@@ -278,5 +278,5 @@ def test_a_switch_beyond_the_budget_is_served_all_the_same(tiny_base):
     engine.start()
     for mix in MIXES:
         assert engine.submit(request(engine, mix)).result(30).mix == mix
-    assert engine.state().resident == {}
     engine.stop(10)
+    assert engine.state().resident == {}

@@ -1,0 +1,232 @@
+"""A switch file, opened: its header is checked, its parts are decoded when they are asked for.
+
+Knows nothing of where files are kept, nor of the base's weights. A file that `file.write` did not make is
+refused with one sentence; the bits are looked at in `CodedSwitch.decode` alone.
+"""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitswitch_store import codec, container, index, metadata, planes
+from bitswitch_store.container import Container
+from bitswitch_store.index import Record
+from bitswitch_store.metadata import About
+from bitswitch_store.switch import Head, QuerySet, Switch, SwitchError, TensorSwitch
+from bitswitch_store.words import Words
+
+MAX_WEIGHTS = 1 << 34  # over all tensors: 2 GiB of activation bits once decoded
+MAX_ROWS = 1 << 26  # over all tensors with a knob per row: 256 MiB of knobs once decoded
+# No fine-tuning moves a weight this far; and below it, base + knob stays finite in fp16 (65504).
+MAX_KNOB = 1e4
+
+HEAD = "head."
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Where a file's bytes go; ``other`` is the header with its metadata, and the list of tensors."""
+
+    activation: int
+    polarity: int
+    knobs: int
+    head: int
+    queries: int
+    other: int
+
+    @property
+    def total(self) -> int:
+        """The file's size."""
+        return self.activation + self.polarity + self.knobs + self.head + self.queries + self.other
+
+
+class CodedSwitch:
+    """One switch file.
+
+    Args:
+        source: the file's bytes, or where it lies (it is mapped, not loaded: what is not asked for is
+            not read).
+
+    Attributes:
+        about: what the file says of its switch.
+
+    Raises:
+        SwitchError: the header is not one that `file.write` makes.
+        OSError: the path cannot be read.
+    """
+
+    def __init__(self, source: bytes | Path) -> None:
+        self._file = container.read(_view(source))
+        self.about: About = metadata.read(self._file.metadata)
+        _check_entries(self._file, self.about)
+
+    @cached_property
+    def records(self) -> tuple[Record, ...]:
+        """The list of tensors. SwitchError if it is not a valid one."""
+        return index.read(self._file.array("index").tobytes())
+
+    @property
+    def sizes(self) -> Sizes:
+        """Where the file's bytes go."""
+        parts = {name: self._file.size(name) for name in ("activation", "polarity", "knobs", "queries")}
+        head = sum(self._file.size(name) for name in self._file.entries if name.startswith(HEAD))
+        return Sizes(**parts, head=head, other=len(self._file.data) - head - sum(parts.values()))
+
+    def queries(self) -> QuerySet | None:
+        """The query set, if there is one; nothing else is read. SwitchError if it is not a valid one."""
+        if self.about.query_recipe is None:
+            return None
+        return QuerySet(self._file.array("queries").copy(), self.about.query_recipe)
+
+    def decode(self, *, max_weights: int = MAX_WEIGHTS, vouched: bool = False) -> Switch:
+        """All of it.
+
+        Args:
+            max_weights: refuse a file whose tensors have more weights in all, before decoding any. A
+                caller who knows the base gives its number of weights.
+            vouched: a file of this very digest has been decoded before with every check, and these bytes
+                have that digest. Then nobody searches again for an encoding that is shorter than the
+                file's, which is a quarter of the work. Nothing that is unsafe to be wrong about rests on
+                it: any bytes at all are refused, or are a switch.
+
+        Raises:
+            SwitchError: this is not a file that `file.write` makes.
+        """
+        self.check_counts(max_weights)
+        about = self.about
+        return Switch(
+            base=about.base,
+            rule=about.rule,
+            tensors=self._tensors(vouched),
+            task=about.task,
+            head=self._head(),
+            queries=self.queries(),
+            metric=about.metric,
+            licence=about.licence,
+            created=about.created,
+        )
+
+    def check_counts(self, max_weights: int = MAX_WEIGHTS) -> None:
+        """SwitchError if the tensors have too many weights, too many knobs, or other sizes than the parts."""
+        weights = sum(record.numel for record in self.records)
+        if weights > max_weights:
+            raise SwitchError(f"the tensors have {weights} weights in all; {max_weights} are allowed")
+        rows = sum(record.shape[0] for record in self.records if record.knob_per_row)
+        if rows > MAX_ROWS:
+            raise SwitchError(f"the tensors have {rows} rows with a knob each; {MAX_ROWS} are allowed")
+        activation = sum(record.size for record in self.records)
+        polarity = sum((record.active + 7) // 8 for record in self.records)
+        for name, needed in (("activation", activation), ("polarity", polarity)):
+            if self._file.size(name) != needed:
+                raise SwitchError(
+                    f"entry {name!r} has {self._file.size(name)} bytes; the index counts {needed}"
+                )
+
+    def _head(self) -> Head | None:
+        if self.about.labels is None:
+            return None
+        names = sorted(name for name in self._file.entries if name.startswith(HEAD))
+        arrays = {name.removeprefix(HEAD): self._file.array(name).copy() for name in names}
+        return Head(arrays, self.about.head_config or {}, self.about.labels)
+
+    def _tensors(self, vouched: bool) -> tuple[TensorSwitch, ...]:
+        activation = self._file.array("activation").data
+        polarity = self._file.array("polarity")
+        knobs = _knobs(self._file.array("knobs"))
+        tensors = []
+        bits = signs = scales = 0
+        for record in self.records:
+            stream = activation[bits : bits + record.size]
+            try:
+                plane = codec.decode(record.code, stream, record.shape, record.active, vouched=vouched)
+            except SwitchError as error:
+                raise SwitchError(f"{record.name}: {error}") from None
+            spread, needed = _spread(record, plane, knobs[scales:])
+            size = (record.active + 7) // 8
+            tensors.append(
+                TensorSwitch(
+                    name=record.name,
+                    shape=record.shape,
+                    activation=planes.packed(plane, record.numel),
+                    polarity=polarity[signs : signs + size].copy(),
+                    knobs=spread,
+                )
+            )
+            bits, signs, scales = bits + record.size, signs + size, scales + needed
+        if scales != knobs.size:
+            raise SwitchError(f"the file has {knobs.size} knobs, but its tensors use {scales}")
+        return tuple(tensors)
+
+
+def check_knobs(knobs: NDArray[Any]) -> None:
+    """SwitchError if one is beyond what a file may hold."""
+    if not np.isfinite(knobs).all():
+        raise SwitchError("a knob is not finite")
+    if (knobs > MAX_KNOB).any():
+        raise SwitchError(f"a knob is {knobs.max()}; above {MAX_KNOB:g} it is no fine-tuning")
+
+
+def narrowest(knobs: NDArray[np.float32]) -> NDArray[Any]:
+    """Float16 if that holds every knob exactly, else as given."""
+    with np.errstate(over="ignore"):
+        narrow = knobs.astype(np.float16)
+    return narrow if (narrow.astype(np.float32) == knobs).all() else knobs
+
+
+def _view(source: bytes | Path) -> memoryview:
+    if not isinstance(source, Path):
+        return memoryview(source)
+    with source.open("rb") as file:
+        if source.stat().st_size == 0:  # which cannot be mapped
+            return memoryview(b"")
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _check_entries(file: Container, about: About) -> None:
+    """Which arrays there are, of which types; their sizes against each other are the index's to say."""
+    wanted = {"activation": ("U8",), "index": ("U8",), "knobs": ("F16", "F32"), "polarity": ("U8",)}
+    if about.query_recipe is not None:
+        wanted["queries"] = ("F16",)
+    for name, dtypes in wanted.items():
+        entry = file.entries.get(name)
+        if entry is None:
+            raise SwitchError(f"the file has no entry {name!r}")
+        if entry.dtype not in dtypes or len(entry.shape) != (2 if name == "queries" else 1):
+            raise SwitchError(f"entry {name!r} is {entry.dtype} {entry.shape}; {' or '.join(dtypes)} is read")
+    for name, entry in file.entries.items():
+        if name in wanted:
+            continue
+        if about.labels is None or not name.startswith(HEAD):
+            raise SwitchError(f"the file has the unknown entry {name!r}")
+        if entry.dtype == "U8":
+            raise SwitchError(f"entry {name!r} is U8; F32 or F16 is read")
+
+
+def _knobs(stored: NDArray[Any]) -> NDArray[np.float32]:
+    check_knobs(stored)
+    knobs = stored.astype(np.float32)
+    if narrowest(knobs).dtype != stored.dtype:
+        raise SwitchError("the knobs are F32, but F16 holds each of them exactly")
+    return knobs
+
+
+def _spread(record: Record, plane: Words, left: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
+    """A tensor's knobs, zero for rows without one, from those the file has left; and how many they were."""
+    used = np.zeros(1, np.int64)
+    if record.knob_per_row:
+        rows = record.shape[0]
+        if rows == 1:
+            raise SwitchError(f"{record.name}: one row has one knob, not one per row")
+        used = planes.touched_rows(plane, rows, record.numel // rows, record.active)
+    if used.size > left.size:
+        raise SwitchError(f"{record.name}: {used.size} knobs are needed, {left.size} are left")
+    spread = np.zeros(record.shape[0] if record.knob_per_row else 1, np.float32)
+    spread[used] = left[: used.size]
+    return spread, used.size
