@@ -6,10 +6,12 @@ a module and leaves the module's weights alone. Knows nothing of how a pass came
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 
 import numpy as np
 import torch
+from numba import get_num_threads
 from numpy.typing import NDArray
 from torch.nn import functional
 
@@ -35,7 +37,7 @@ class Pass:
     def __init__(self, needs: Needs, room: Callable[[int], NDArray[np.float32]]) -> None:
         self.needs = needs
         self._room = room
-        self._source: torch.Tensor | None = None
+        self._source: Callable[[], torch.Tensor | None] = lambda: None
         self._filled = np.empty(0, np.float32)
         self.called: set[torch.nn.Module] = set()
 
@@ -58,11 +60,11 @@ class Pass:
     def tiles(self, x: torch.Tensor) -> tuple[Tiles, NDArray[np.float32]]:
         """How the lanes of ``x`` are dealt, and its tiles; made once where layers in a row share an input."""
         tiles = self.needs.by_token if self.per_token(x) else self.needs.by_row
-        if x is not self._source:
+        if x is not self._source():
             flat = x.float().reshape(-1, x.shape[-1]).contiguous().numpy()
             self._filled = self._room(tiles.places.size * flat.shape[1])
             product.fill(self._filled, flat, tiles.places, tiles.starts, tiles.widths, tiles.group_tiles)
-            self._source = x
+            self._source = weakref.ref(x)  # held alive, it would keep its memory from being used again
         return tiles, self._filled
 
     def per_row(self, vectors: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -146,6 +148,7 @@ class Linear(Layer):
             self.block,
             running.needs.vectors,
             self.bias,
+            get_num_threads(),
         )
         return sums.to(y.dtype)
 
@@ -204,13 +207,13 @@ class Norm(Layer):
         even = functional.layer_norm(x.float(), module.normalized_shape, None, None, module.eps)
         scale = _moved(running, module.weight, self.weight, x)
         if module.bias is None:
-            return (even * scale).to(x.dtype)
-        return torch.addcmul(_moved(running, module.bias, self.bias, x), even, scale).to(x.dtype)
+            return even.mul_(scale).to(x.dtype)
+        return torch.addcmul(_moved(running, module.bias, self.bias, x), even, scale, out=even).to(x.dtype)
 
 
 def _moved(running: Pass, parameter: torch.Tensor, column: int, x: torch.Tensor) -> torch.Tensor:
     """A normalization's parameter as each row's mix sets it, float32, in a shape that lies along ``x``."""
     if column < 0:
         return parameter.float()
-    moves = torch.from_numpy(running.needs.norms[:, column : column + parameter.numel()])
+    moves = running.needs.norms[:, column : column + parameter.numel()]
     return running.per_row((parameter.float() + moves).to(parameter.dtype).float(), x)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from bitswitch.engine.arena import Arena
@@ -111,7 +112,7 @@ class Needs:
         table: int64 (switches, 8), see `product.expand`; valid while self lives.
         lengths, part_starts, part_switches, part_weights: see `product.add_embedding`.
         vectors: float32 (switches, size), what each switch adds to one-dimensional parameters.
-        norms: float32 (rows, norms), what each row's mix adds to those of normalizations.
+        norms: float32 tensor (rows, norms), what each row's mix adds to those of normalizations.
         by_token, by_row: the tiles where a layer's input has a vector per token, or per row.
     """
 
@@ -128,7 +129,8 @@ class Needs:
         owners = np.repeat(np.arange(self.rows), np.diff(self.part_starts))
         shares = np.zeros((self.rows, len(self._planes)), np.float32)
         np.add.at(shares, (owners, self.part_switches), self.part_weights)
-        self.norms = shares @ self.vectors[:, : columns.norms]
+        # Not numpy's product: the threads of its own that it starts spin beside torch's for long after.
+        self.norms = torch.from_numpy(shares) @ torch.from_numpy(self.vectors[:, : columns.norms])
         order = np.argsort(self.part_switches, kind="stable")
         bounds = np.searchsorted(self.part_switches[order], np.arange(len(self._planes) + 1))
         own = [order[start:stop] for start, stop in pairwise(bounds)]

@@ -21,9 +21,6 @@ from bitswitch.engine.marks import FEW, MINUS, WORDS
 WIDEST = 64
 """Tokens of the widest tile."""
 
-ROWS = 64
-"""A matrix's rows that a thread takes at a time; a multiple of `LANES`."""
-
 _OFFSET = BLOCK - 1
 _ONE = np.uint64(1)
 _NOTHING = np.float32(0.0)
@@ -50,32 +47,6 @@ def _block(line: Any, slot: int) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _offsets(line: Any, slot: int, low: int, high: int, room: Any) -> Any:
-    """Address of a block's offsets, and the range of those from ``low`` to below ``high``.
-
-    Those of a block of bit planes are written to ``room``, uint16 (4096,).
-    """
-    begin = np.int64(carray(pointer(line[1]), (slot + 1,), np.int32)[slot])
-    count = np.int64(carray(pointer(line[2]), (slot + 1,), np.int32)[slot])
-    address = line[0] + begin * 8
-    if count <= FEW:
-        offsets = carray(pointer(address), (count,), np.uint16)
-        return address, _search(offsets, low), _search(offsets, high)
-    planes = carray(pointer(address), (2 * WORDS,), np.uint64)
-    found = 0
-    for w in range(low >> 6, (high + 63) >> 6):
-        bits, minus = planes[w], planes[WORDS + w]
-        while bits:
-            bit = trailing_zeros(bits)
-            sign = ((minus >> bit) & _ONE) << np.uint64(15)
-            room[found] = np.uint16(np.uint64(w * 64) + bit + sign)
-            found += 1
-            bits &= bits - _ONE
-    offsets = room[:found]
-    return np.int64(room.ctypes.data), _search(offsets, low), _search(offsets, high)
-
-
-@njit(cache=True, nogil=True)
 def _search(offsets: Any, least: int) -> int:
     """Index of the first offset that is not below ``least``."""
     low, high = 0, len(offsets)
@@ -86,6 +57,37 @@ def _search(offsets: Any, least: int) -> int:
         else:
             high = middle
     return low
+
+
+@njit(cache=True, nogil=True)
+def _range(offsets: Any, low: int, high: int) -> Any:
+    """The range of the offsets from ``low`` to below ``high``."""
+    begin = _search(offsets, low) if low > 0 else 0
+    return begin, _search(offsets, high) if high < BLOCK else len(offsets)
+
+
+@njit(cache=True, nogil=True)
+def _offsets(line: Any, slot: int, low: int, high: int, room: Any) -> Any:
+    """Address of a block's offsets, and the range of those from ``low`` to below ``high``.
+
+    Those of a block of bit planes are written to ``room``, uint16 (4096,).
+    """
+    begin = np.int64(carray(pointer(line[1]), (slot + 1,), np.int32)[slot])
+    count = np.int64(carray(pointer(line[2]), (slot + 1,), np.int32)[slot])
+    address = line[0] + begin * 8
+    if count <= FEW:
+        return address, *_range(carray(pointer(address), (count,), np.uint16), low, high)
+    planes = carray(pointer(address), (2 * WORDS,), np.uint64)
+    found = 0
+    for w in range(low >> 6, (high + 63) >> 6):
+        bits, minus = planes[w], planes[WORDS + w]
+        while bits:
+            bit = trailing_zeros(bits)
+            sign = ((minus >> bit) & _ONE) << np.uint64(15)
+            room[found] = np.uint16(np.uint64(w * 64) + bit + sign)
+            found += 1
+            bits &= bits - _ONE
+    return np.int64(room.ctypes.data), *_range(room[:found], low, high)
 
 
 @njit(cache=True, nogil=True)
@@ -151,6 +153,12 @@ def fill(tiles: Any, x: Any, places: Any, starts: Any, widths: Any, group_tiles:
 
 
 @njit(cache=True, nogil=True)
+def _share(outputs: int, piece: int, pieces: int) -> int:
+    """Where a piece of the outputs begins: at a multiple of `LANES`, or at the end."""
+    return min(-(-outputs // LANES) * piece // pieces * LANES, outputs)
+
+
+@njit(cache=True, nogil=True)
 def _multiply(
     total: Any,
     low: int,
@@ -193,7 +201,7 @@ def _multiply(
 
 @njit(cache=True, nogil=True)
 def _scatter(y: Any, low: int, high: int, total: Any, places: Any, scales: Any) -> None:
-    """Add ``total`` (high - low, lanes), transposed and scaled, to columns ``low:high`` of the lanes' rows."""
+    """Add ``total`` (high - low, lanes), transposed and scaled, to columns ``low:high`` of rows of ``y``."""
     width, outputs = len(places), y.shape[1]
     source, target = np.int64(total.ctypes.data), np.int64(y.ctypes.data)
     whole = high - (high - low) % LANES
@@ -222,6 +230,7 @@ def add_linear(
     first_block: int,
     vectors: Any,
     bias: int,
+    threads: int,
 ) -> None:
     """Add the switches' parts of a linear layer to its output.
 
@@ -232,11 +241,15 @@ def add_linear(
         switches: int64 (n,), whose tile it is: a line of ``table`` and of ``vectors``.
         tensor, first_block: the matrix's number in the arena, and its first block.
         vectors, bias: see `expand`; the bias's column, -1 if there is none.
+        threads: how many share the work.
     """
     outputs = y.shape[1]
-    for piece in prange(-(-outputs // ROWS)):
-        low, high = piece * ROWS, min(outputs, (piece + 1) * ROWS)
-        sums = np.empty(ROWS * WIDEST, np.float32)
+    # A thread takes some of the matrix's rows for all tiles, one after another: a tile stays in its cache,
+    # and no two threads add to the same place.
+    pieces = min(threads, -(-outputs // LANES))
+    for piece in prange(pieces):
+        low, high = _share(outputs, piece, pieces), _share(outputs, piece + 1, pieces)
+        sums = np.empty((high - low) * WIDEST, np.float32)
         room = np.empty(BLOCK, np.uint16)
         for n in range(len(starts)):
             start, width, s = starts[n], widths[n], switches[n]
