@@ -27,6 +27,9 @@ MEMORY = 1.0
 SHORT = 2.0
 """How many times as long as a lone request a step may last while one tenant asks far less than another."""
 
+GUEST = 1.25
+"""The same for the step that serves that tenant."""
+
 LOSS = 0.1
 """Share of its speed that a pass may lose by being no larger."""
 
@@ -155,9 +158,11 @@ class Scheduler:
         demands = self._demand.values()
         if not demands or min(demands) > max(demands) / 2:
             return math.inf
+        request = waiting[0][0].request
+        short = SHORT if self._demand.get(request.tenant, 0.0) > max(demands) / 2 else GUEST
         lone = min(jobs[0].request.tokens for jobs in waiting)
         # Where many share the model, nobody can expect what one would get alone.
-        return max(SHORT, len(demands) / 2) * self._costs.forward(lone)
+        return max(short, len(demands) / 2) * self._costs.forward(lone)
 
     def _remember(self, step: Step) -> None:
         """Count what each tenant asks of the model, its older demands less and less."""
