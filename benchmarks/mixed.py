@@ -98,9 +98,7 @@ def main() -> None:
     )
     for density in options.densities:
         planes = [Planes(bench.arena, random_switch(bench.base, density, seed)) for seed in range(64)]
-        print(
-            f"\n| density {density}: rows × switches | base, ms | overlay | in turn | base + LoRA's products |"
-        )
+        print(f"\n| density {density}: rows × switches | base, ms | overlay | in turn | base + LoRA |")
         print("|---|---|---|---|---|")
         for rows, switches in CASES:
             found = measure(bench.runs(planes, rows, switches), options.rounds)

@@ -15,7 +15,7 @@ from numba import get_num_threads
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from bitswitch.engine import product
+from bitswitch.engine import lookup, product
 from bitswitch.engine.needs import Needs, Tiles
 
 
@@ -174,7 +174,7 @@ class Embedding(Layer):
         ids = ids.reshape(-1, needs.longest).expand(shape)
         y = functional.embedding(ids, self.module.weight)
         sums = y.float()
-        product.add_embedding(
+        lookup.add_embedding(
             sums.numpy(),
             ids.long().contiguous().numpy(),
             needs.lengths,

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from bitswitch.engine.arena import Arena
 from bitswitch.engine.lanes import LANES
+from bitswitch.engine.lookup import expand
 from bitswitch.engine.planes import Planes
-from bitswitch.engine.product import WIDEST, expand
+from bitswitch.engine.product import WIDEST
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,8 @@ class Needs:
 
     Attributes:
         rows, longest: the padded batch's shape.
-        table: int64 (switches, 8), see `product.expand`; valid while self lives.
-        lengths, part_starts, part_switches, part_weights: see `product.add_embedding`.
+        table: int64 (switches, 8), see `lookup.expand`; valid while self lives.
+        lengths, part_starts, part_switches, part_weights: see `lookup.add_embedding`.
         vectors: float32 (switches, size), what each switch adds to one-dimensional parameters.
         norms: float32 tensor (rows, norms), what each row's mix adds to those of normalizations.
         by_token, by_row: the tiles where a layer's input has a vector per token, or per row.

@@ -1,0 +1,90 @@
+"""The overlay's CPU kernels for what is no product: vectors of a layer, and rows looked up in a table.
+
+Know nothing of modules or mixes, keep no memory, and write no weight. All sums are in fp32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import carray, njit, prange
+
+from bitswitch.engine.arena import BLOCK
+from bitswitch.engine.bits import pointer
+from bitswitch.engine.marks import MINUS
+from bitswitch.engine.reading import block_of, first_slot, knobs_of, offsets_of
+
+_OFFSET = BLOCK - 1
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def expand(vectors: Any, table: Any, tensors: Any, first_blocks: Any, columns: Any) -> None:
+    """Write what switches add to the one-dimensional parameters.
+
+    Args:
+        vectors: float32 (switches, size), zeros before: those parameters behind one another.
+        table: int64 (switches, 8), see `planes.COLUMNS`, then address and number of the blocks.
+        tensors, first_blocks: int64 (n,), the parameters' numbers and first blocks.
+        columns: int64 (n + 1,), where in ``vectors`` each begins.
+    """
+    for s in prange(len(table)):
+        room = np.empty(BLOCK, np.uint16)
+        line = table[s]
+        for i in range(len(tensors)):
+            length = columns[i + 1] - columns[i]
+            for slot in range(first_slot(line, first_blocks[i]), line[7]):
+                start = (block_of(line, slot) - first_blocks[i]) * BLOCK
+                if start >= length:
+                    break
+                knobs, width = knobs_of(line, tensors[i], length)
+                address, begin, end = offsets_of(line, slot, 0, BLOCK, room)
+                offsets = carray(pointer(address), (end,), np.uint16)
+                for j in range(begin, end):
+                    place = start + (offsets[j] & _OFFSET)
+                    knob = knobs[place // width]
+                    vectors[s, columns[i] + place] = -knob if offsets[j] & MINUS else knob
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def add_embedding(
+    y: Any,
+    ids: Any,
+    lengths: Any,
+    part_starts: Any,
+    part_switches: Any,
+    part_weights: Any,
+    table: Any,
+    tensor: int,
+    first_block: int,
+) -> None:
+    """Add the switches' parts of the rows looked up in an embedding table to what was looked up.
+
+    Args:
+        y: float32 (rows, longest, dim).
+        ids: int64 (rows, longest).
+        lengths: int64 (rows,), tokens of a row.
+        part_starts: int64 (rows + 1,), where a row's parts begin.
+        part_switches, part_weights: int64 and float32 (parts,).
+        table, tensor, first_block: see `add_linear`.
+    """
+    dim = y.shape[2]
+    for r in prange(len(lengths)):
+        room = np.empty(BLOCK, np.uint16)
+        for p in range(part_starts[r], part_starts[r + 1]):
+            line, weight = table[part_switches[p]], part_weights[p]
+            for t in range(lengths[r]):
+                begin, end = ids[r, t] * dim, (ids[r, t] + 1) * dim
+                for slot in range(first_slot(line, first_block + begin // BLOCK), line[7]):
+                    start = (block_of(line, slot) - first_block) * BLOCK
+                    if start >= end:
+                        break
+                    address, first, last = offsets_of(
+                        line, slot, max(begin - start, 0), min(end - start, BLOCK), room
+                    )
+                    knobs, width = knobs_of(line, tensor, end)
+                    offsets = carray(pointer(address), (last,), np.uint16)
+                    step = weight * knobs[begin // width]
+                    for j in range(first, last):
+                        column = start + (offsets[j] & _OFFSET) - begin
+                        y[r, t, column] += -step if offsets[j] & MINUS else step
