@@ -12,7 +12,7 @@ import torch
 
 from bitswitch.base.model import Base, Hidden
 from bitswitch.core import Mix, Row, Want
-from bitswitch.engine.arena import Arena
+from bitswitch.engine.arena import BLOCK, Arena
 from bitswitch.engine.needs import Part
 from bitswitch.engine.planes import Planes
 from bitswitch.engine.swap import Swap
@@ -79,7 +79,8 @@ def _tensor(name: str, tensor: torch.Tensor, generator: np.random.Generator) -> 
     else:
         active = np.unique(generator.integers(size, size=max(int(size * _DENSITY), 1)))
     np.bitwise_or.at(bits, active >> 3, (1 << (active & 7)).astype(np.uint8))
-    knob = np.float32(_STRENGTH * float(tensor.float().square().mean().sqrt()) + 1e-3)
+    some = tensor.reshape(-1)[:BLOCK].float()  # of a table of words, all would take longer than a pass
+    knob = np.float32(_STRENGTH * float(some.square().mean().sqrt()) + 1e-3)
     knob = np.float32(knob / 20) if tensor.dim() == 1 else knob
     polarity = np.packbits(generator.random(active.size) < 0.5, bitorder="little")
     return TensorSwitch(name, tuple(tensor.shape), bits, polarity, np.array([knob], np.float32))
