@@ -100,7 +100,8 @@ class Metric:
             places: (queries, dim), all of the set; at least two.
         """
         n = len(places)
-        residual = places - places.mean(axis=0)
+        centre = places.mean(axis=0)
+        residual = places - centre
         offset = places - self.origin + residual / ((n - 1) * self.tasks)
         weight = (1 - SHRINKAGE) * n / (n - 1) / self.freedom
         shrunk = 1 / (1 + self.gains)
@@ -113,4 +114,7 @@ class Metric:
         foreign = (np.square(offset) * shrunk).sum(axis=1)
         crossed = (offset * residual * shrunk).sum(axis=1)
         foreign += without(crossed**2, (np.square(residual) * shrunk).sum(axis=1))
+        if self.tasks > 1:  # the covariance between the means moves with the mean, to first order
+            pull = (offset * (centre - self.origin) * shrunk).sum(axis=1)
+            foreign += 2 * pull * crossed / ((n - 1) * (self.tasks - 1))
         return np.asarray(own - foreign)

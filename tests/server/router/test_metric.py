@@ -30,7 +30,7 @@ def test_the_first_axes_are_fisher_s():
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 99), st.integers(1, 4))
-def test_leaving_one_out_by_formula_is_nearer_to_fitting_without_it_than_not_to_leave_it_out(seed: int, tasks: int):
+def test_leaving_one_out_by_formula_is_close_to_fitting_without_it(seed: int, tasks: int):
     sets = clouds(seed, tasks=tasks, size=30, dim=7)
     metric = Metric.fit(sets)
     quick = metric.strangeness_within(metric.place(sets[0]))
@@ -39,9 +39,7 @@ def test_leaving_one_out_by_formula_is_nearer_to_fitting_without_it_than_not_to_
         rest = np.delete(sets[0], i, axis=0)
         fit = Metric.fit([rest, *sets[1:]])
         slow += fit.strangeness(fit.place(vector[np.newaxis]), fit.place(rest).mean(axis=0)).tolist()
-    # What it leaves out, the move of the covariance between tasks, makes own vectors a little stranger.
-    assert np.abs(quick - slow).mean() < np.abs(naive - slow).mean()
-    assert np.mean(quick - slow) > 0 > np.mean(naive - slow)
+    assert np.abs(quick - slow).mean() < 0.3 * np.abs(naive - slow).mean()
 
 
 @pytest.mark.parametrize("sets", [[np.zeros((1, 3))], [np.ones((4, 3))], [np.zeros((1, 3)), np.ones((2, 3))]])
