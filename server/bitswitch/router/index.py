@@ -4,8 +4,8 @@ Knows nothing of votes, of recipes, or of why a switch is in it. Two things it v
 
 * A distance depends on the two vectors alone. FAISS likes to turn searches into a matrix product,
   x² − 2xy + y², which loses digits and depends on what shares the batch: large batches, and on several
-  cores even a single row among 10,000 vectors. Never with a selector of single vectors, though, and in no release for
-  a single row with one; every search here is that, so it is the plain sum of squared differences.
+  cores even a single row among 10,000 vectors. Never with a selector of single vectors, though, and in no
+  release for a single row with one; every search here is that, so it is the plain sum of squares.
 * Ties do not depend on the order of the switches. FAISS keeps the vector stored first; here equal distances
   are ordered by digest, also across the border of the k nearest.
 """

@@ -73,7 +73,7 @@ class Metric:
         return cls(axes, gains[::-1], origin @ axes, tasks, freedom)
 
     def place(self, vectors: NDArray[np.floating]) -> Floats:
-        """Coordinates of vectors (rows, dim): (rows, dim). The last digits depend on how many rows there are."""
+        """Coordinates of vectors (rows, dim): (rows, dim). The last digits may depend on how many rows."""
         return np.asarray(vectors.astype(np.float64) @ self.axes)
 
     def strangeness(self, places: Floats, centre: Floats) -> Floats:

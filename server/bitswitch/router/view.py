@@ -43,7 +43,8 @@ class Codes:
 
     def vectors(self) -> NDArray[np.float32]:
         """What they stand for: float32 (queries, dim)."""
-        return self._codes * self._steps
+        vectors: NDArray[np.float32] = self._codes * self._steps
+        return vectors
 
 
 @dataclass(frozen=True, eq=False)
