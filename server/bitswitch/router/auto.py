@@ -26,15 +26,15 @@ VIEWS = 16
 class AutoSwitch:
     """Routes inputs to mixes of the switches whose query sets it holds; safe from any thread.
 
-    The first `pick` among a set of switches fits its view: 0.06 s of one core for eleven of 100 queries of 384
-    values, 0.73 s for 300. Others are routed by the views they have meanwhile. Call it off the event loop.
+    The first `pick` among a set of switches fits its view: 0.06 s of one core for eleven of 100 queries
+    of 384 values, 0.73 s for 300. Others are routed by theirs meanwhile. Call it off the event loop.
 
     Args:
         recipe: which features the inputs come as; only query sets of the same recipe are taken.
         dim: how many values a feature vector has. None: as many as the first query set's.
         k: how many nearest query vectors vote; all of them where fewer are visible.
         quantile: the share of a task's own inputs that shall not be abstained from; see
-            `votes.conformal_quantile`. A higher one answers more foreign inputs: docs/method.md has both shares.
+            `votes.conformal_quantile`. A higher one answers more foreign inputs.
 
     Raises:
         ValueError: ``k`` or ``quantile`` out of range.
