@@ -151,7 +151,7 @@ class Neighbour:
     share: float
     """Share of the K votes, 0 to 1."""
     distance: float
-    """Euclidean distance of its nearest query vector."""
+    """Euclidean distance of its nearest query vector, in the router's metric."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,8 @@ class Route:
     Attributes:
         mix: the shares of the votes as weights; ``()`` when it abstained.
         head: the heaviest switch, whose head answers; None when it abstained.
-        distance: Euclidean distance to the nearest query vector (inf when there is none to see).
+        distance: how much stranger the input is to the switch with the most votes than to inputs at large:
+            a difference of squared distances, mostly below 0 for its own (inf when there is none to see).
         threshold: the largest distance that would not have been an abstention.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from bitswitch.base.model import Base, Hidden
-from bitswitch.base.pooling import mean
+from bitswitch.base.pooling import last, mean
 
 
 def layer(base: Base) -> int:
@@ -15,8 +15,8 @@ def layer(base: Base) -> int:
 
 
 def recipe(base: Base) -> str:
-    """What `features` computes, e.g. ``hidden:3|mean|l2``: only features of equal recipes compare."""
-    return f"hidden:{layer(base)}|mean|l2"
+    """What `features` computes, e.g. ``hidden:3|mean+last|l2``: only features of equal recipes compare."""
+    return f"hidden:{layer(base)}|mean+last|l2"
 
 
 def dim(base: Base) -> int:
@@ -26,6 +26,15 @@ def dim(base: Base) -> int:
 
 @torch.inference_mode()
 def features(base: Base, hidden: Hidden) -> torch.Tensor:
-    """Mean over the tokens of one hidden state, scaled to length 1: float32 (rows, dim)."""
-    tokens = hidden.layer(layer(base)).float()
-    return torch.nn.functional.normalize(mean(tokens, hidden.fields["attention_mask"]), dim=-1)
+    """Mean over the tokens of one hidden state plus its last token: float32 (rows, dim), of length 1.
+
+    Each is scaled to length 1 before they are added. An encoder's last token is its separator, which
+    collects how a text is written, and the mean what it is about: routes get better, vectors no longer.
+    """
+    tokens, mask = hidden.layer(layer(base)).float(), hidden.fields["attention_mask"]
+    both = _unit(mean(tokens, mask)) + _unit(last(tokens, mask))
+    return _unit(both)
+
+
+def _unit(vectors: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.normalize(vectors, dim=-1)

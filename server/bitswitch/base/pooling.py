@@ -43,7 +43,8 @@ def _first(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return tokens[:, 0]
 
 
-def _last(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def last(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The last token that is no padding; shapes as for `mean`."""
     return tokens[torch.arange(len(tokens), device=tokens.device), mask.sum(dim=1) - 1]
 
 
@@ -65,7 +66,7 @@ _MODES: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "mean": mean,
     "mean_sqrt_len_tokens": _mean_sqrt_length,
     "weightedmean": _weighted_mean,
-    "lasttoken": _last,
+    "lasttoken": last,
 }
 # The older form's keys, in the order in which sentence-transformers joins the vectors.
 _OLDER_KEYS = {

@@ -1,4 +1,4 @@
-"""The arithmetic of the votes: hits to shares, and spacings to the distance at which to abstain.
+"""The arithmetic of the votes: hits to shares, and left-out scores to the score at which to abstain.
 
 Knows nothing of vectors or of FAISS.
 """
@@ -6,12 +6,11 @@ Knows nothing of vectors or of FAISS.
 from __future__ import annotations
 
 import math
-import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from bitswitch.core import Neighbour
-from bitswitch.router.index import Block, Hit
+from bitswitch.router.index import Hit
 
 
 def count(hits: Sequence[Hit]) -> tuple[Neighbour, ...]:
@@ -31,31 +30,18 @@ def count(hits: Sequence[Hit]) -> tuple[Neighbour, ...]:
     return tuple(sorted(neighbours, key=lambda one: (-one.share, one.distance, one.digest)))
 
 
-def conformal_quantile(spacings: Sequence[float], quantile: float) -> float:
-    """The distance within which a further input of the same task falls with probability ``quantile``.
+def conformal_quantile(scores: Sequence[float], quantile: float) -> float:
+    """The score within which a further input of the same task falls with probability ``quantile``.
 
-    The ⌈(n + 1)·quantile⌉-th smallest of the n spacings, the largest one when n is too small for that:
-    split conformal prediction's quantile (Vovk et al. 2005), with leave-one-out nearest-neighbour
-    distances as scores. Leaving one out breaks exact exchangeability a little, so the coverage is
-    approximate.
+    The ⌈(n + 1)·quantile⌉-th smallest of the n scores, the largest one when n is too small for that:
+    split conformal prediction's quantile (Vovk et al. 2005), with leave-one-out scores. Leaving one out
+    breaks exact exchangeability a little, so the coverage is approximate.
 
     Args:
-        spacings: see `index.spacing`; at least one.
+        scores: see `Metric.strangeness_within`; at least one.
         quantile: above 0, at most 1.
     """
-    n = len(spacings)
+    n = len(scores)
     # Less a hair, or 200 · 0.95 = 190.00000000000003 would ask for the 191st.
     rank = math.ceil((n + 1) * quantile - 1e-9)
-    return sorted(spacings)[min(rank, n) - 1]
-
-
-def reach_of(block: Block, visible: Iterable[Block]) -> float:
-    """The largest distance to ``block`` that is no abstention.
-
-    A set of a single query has no spacing: it borrows the median of those visible that have one, and
-    reaches everywhere when none has. The invisible ones have no say in it, as in everything else.
-    """
-    if block.reach is not None:
-        return block.reach
-    known = [other.reach for other in visible if other.reach is not None]
-    return statistics.median(known) if known else math.inf
+    return sorted(scores)[min(rank, n) - 1]

@@ -1,4 +1,4 @@
-"""Features: the mean over a text's own tokens of the middle hidden state, at length 1."""
+"""Features: the mean over a text's own tokens of the middle hidden state and its last one, at length 1."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from bitswitch.core import Want
 def by_hand(base, text, layer):
     """One text, without padding, by the definition."""
     rows = base.encode([text], want=Want.FEATURES)
-    vector = base.forward(rows).output.hidden_states[layer][0].double().mean(dim=0)
+    tokens = base.forward(rows).output.hidden_states[layer][0].double()
+    vector = sum(part / part.norm() for part in (tokens.mean(dim=0), tokens[-1]))
     return vector / vector.norm()
 
 
@@ -36,4 +37,4 @@ def test_the_recipe_names_half_of_the_layers_rounded_up(tmp_path, layers, expect
     size = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 66}
     BertModel(BertConfig(num_hidden_layers=layers, **size)).save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)
-    assert recipe(load(tmp_path)) == f"hidden:{expected}|mean|l2"
+    assert recipe(load(tmp_path)) == f"hidden:{expected}|mean+last|l2"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-from pathlib import Path
 
 import faiss
 import numpy as np
@@ -41,38 +40,47 @@ def features(vectors):
     return np.array(vectors, np.float32)
 
 
-def test_the_paper_s_weights(shared: Path):
-    golden = np.load(shared / "golden" / "autoswitch.npz")
-    auto = AutoSwitch(recipe=RECIPE, dim=32, k=int(golden["neighbors"]), quantile=1.0)
-    tasks = golden["weights"].shape[1]
-    for task in range(tasks):
-        auto.add(str(task), query_set(golden["query_set"][golden["query_task"] == task]))
-    routes = auto.pick(golden["inputs"], [str(task) for task in range(tasks)])
-    weights = np.zeros_like(golden["weights"])
-    for i, route in enumerate(routes):
-        for one in route.neighbours:
-            weights[i, int(one.digest)] = one.share
-        shares = Mix.of((str(task), weight) for task, weight in enumerate(golden["weights"][i]))
-        assert route.mix == (Mix.of() if route.abstained else shares)
-    np.testing.assert_array_equal(weights, golden["weights"])
-    assert sum(route.abstained for route in routes) < 0.1 * len(routes)
+def tasks(count: int, *, seed: int = 0, size: int = 40, apart: float = 6.0) -> dict[str, np.ndarray]:
+    """Tasks in clouds around centres of their own; the directions are not equally wide."""
+    rng = np.random.default_rng(seed)
+    widths = np.linspace(0.2, 3, 8)
+    return {
+        name: (rng.standard_normal(8) * apart + rng.standard_normal((size, 8)) * widths).astype(np.float32)
+        for name in "abcdefgh"[:count]
+    }
 
 
 def test_a_route_says_what_was_chosen_and_why():
-    auto = router({"a": [[0, 0, 0], [0, 0, 1]], "b": [[0, 1, 0], [0, 3, 0]], "far": [[90, 0, 0]]})
-    (route,) = auto.pick(features([[0, 0, 0.5]]), ["a", "b", "far"])
-    assert route.mix == Mix.of([("a", 0.5), ("b", 0.5)])
-    assert route.head == "a"
+    clouds = tasks(3)
+    (route,) = router(clouds).pick(clouds["b"].mean(axis=0, keepdims=True), "abc")
+    assert route.mix == Mix.of([("b", 1)])
+    assert route.head == "b"
     assert not route.abstained
-    assert (route.distance, route.threshold) == (0.5, 1.0)
-    assert [one.digest for one in route.neighbours] == ["a", "b"]
+    assert route.distance < route.threshold
+    assert [(one.digest, one.share) for one in route.neighbours] == [("b", 1.0)]
 
 
-def test_a_head_is_the_heaviest():
-    auto = router({"a": [[0, 0, 0]], "b": [[0, 1, 0], [0, 1, 1], [0, 1, 2]]})
-    (route,) = auto.pick(features([[0, 0, 0]]), ["a", "b"])
-    assert route.neighbours[0].digest == route.head == "b"
-    assert route.distance == 0
+def test_between_two_tasks_the_mix_has_both_and_the_heavier_answers():
+    clouds = tasks(2, apart=0.3)
+    routes = router(clouds, k=9, quantile=1).pick(np.concatenate([*clouds.values()]), "ab")
+    mixed = [route for route in routes if len(route.mix) == 2]
+    assert mixed
+    for route in mixed:
+        weights = dict(route.mix)
+        assert route.head == max(weights, key=lambda digest: weights[digest])
+
+
+def test_the_metric_looks_past_the_directions_in_which_every_task_is_wide():
+    rng = np.random.default_rng(6)
+
+    def around(x: float) -> np.ndarray:
+        wide = rng.normal(0, 4, (60, 7))
+        return np.concatenate([x + rng.normal(0, 0.1, (60, 1)), wide], axis=1).astype(np.float32)
+
+    auto = router({"left": around(-1), "right": around(1)})
+    for side, x in (("left", -1), ("right", 1)):
+        routes = auto.pick(around(x), ["left", "right"])
+        assert sum(route.neighbours[0].digest == side for route in routes) >= 54
 
 
 def test_k_shrinks_to_what_is_visible():
@@ -81,17 +89,24 @@ def test_k_shrinks_to_what_is_visible():
     assert {one.digest: one.share for one in route.neighbours} == {"a": 1 / 3, "b": 2 / 3}
 
 
-def test_far_from_everything_it_abstains_and_says_from_what():
-    auto = router({"a": [[0, 0, 0], [0, 0, 1]]})
-    near, edge, far = auto.pick(features([[0, 0, 0], [0, 0, 2], [0, 0, 2.001]]), ["a"])
-    assert not near.abstained
-    assert not edge.abstained
-    assert edge.distance == edge.threshold == 1.0
-    assert far.abstained
-    assert far.mix == Mix.of()
-    assert far.head is None
-    assert far.distance > far.threshold
-    assert far.neighbours[0].digest == "a"
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_far_from_everything_it_abstains_and_says_from_what(count: int):
+    clouds = tasks(count)
+    for route in router(clouds).pick(np.full((1, 8), 60, np.float32), clouds):
+        assert route.abstained
+        assert route.mix == Mix.of()
+        assert route.head is None
+        assert route.distance > route.threshold
+        assert route.neighbours[0].digest in clouds
+
+
+@pytest.mark.parametrize("count", [1, 3, 6])
+def test_few_of_a_task_s_own_inputs_are_abstained_from(count: int):
+    clouds = tasks(count, size=400)
+    auto = router({name: cloud[:200] for name, cloud in clouds.items()}, quantile=0.9)
+    routes = auto.pick(np.concatenate([cloud[200:] for cloud in clouds.values()]), clouds)
+    refused = sum(route.abstained for route in routes) / len(routes)
+    assert 0.05 < refused < 0.17
 
 
 @pytest.mark.parametrize("visible", [[], ["never added"]])

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 
 from bitswitch.router import votes
-from bitswitch.router.index import Block, Hit
+from bitswitch.router.index import Hit
 
 
 def test_a_hit_is_a_vote_and_the_largest_share_comes_first():
-    hits = [Hit(0.1, "b", 1), Hit(0.2, "a", 0), Hit(0.3, "a", 0), Hit(0.4, "c", 2)]
+    hits = [Hit(0.1, "b"), Hit(0.2, "a"), Hit(0.3, "a"), Hit(0.4, "c")]
     assert [(one.digest, one.share, one.distance) for one in votes.count(hits)] == [
         ("a", 0.5, 0.2),
         ("b", 0.25, 0.1),
@@ -20,7 +18,7 @@ def test_a_hit_is_a_vote_and_the_largest_share_comes_first():
 
 
 def test_equal_shares_and_distances_are_ordered_by_digest():
-    hits = [Hit(0.1, "b", 0), Hit(0.1, "a", 1)]
+    hits = [Hit(0.1, "b"), Hit(0.1, "a")]
     assert [one.digest for one in votes.count(hits)] == ["a", "b"]
 
 
@@ -38,13 +36,5 @@ def test_equal_shares_and_distances_are_ordered_by_digest():
     ],
 )
 def test_the_conformal_quantile_is_an_order_statistic(n: int, quantile: float, rank: int):
-    spacings = [float(value) for value in range(n, 0, -1)]
-    assert votes.conformal_quantile(spacings, quantile) == rank
-
-
-def test_a_single_query_borrows_the_median_reach_of_the_others():
-    single = Block("s", 0, None)
-    others = [Block("a", 1, 1.0), Block("b", 2, 5.0), Block("c", 3, 2.0)]
-    assert votes.reach_of(single, [single, *others]) == 2.0
-    assert votes.reach_of(single, [single]) == math.inf
-    assert votes.reach_of(others[1], [single, *others]) == 5.0
+    scores = [float(value) for value in range(n, 0, -1)]
+    assert votes.conformal_quantile(scores, quantile) == rank
