@@ -158,7 +158,7 @@ def test_an_error_in_the_transition_restores_the_base(before, monkeypatch):
     def no_memory(*_):
         raise MemoryError("no room for a journal")
 
-    monkeypatch.setattr(house.swap, "_room", no_memory)
+    monkeypatch.setattr(house.swap._kernel, "_room", no_memory)
     with pytest.raises(MemoryError):
         house.go(MIXES[6])
     assert house.swap.mix == Mix()
@@ -194,7 +194,7 @@ def test_planes_take_at_most_two_bits_a_weight():
     [
         ({"a": torch.zeros(3), "b": torch.zeros(3, dtype=torch.float16)}, "float16, torch.float32"),
         ({"a": torch.zeros(3, dtype=torch.float64)}, "float64"),
-        ({"a": torch.zeros(3, device="meta")}, "not in the CPU's memory"),
+        ({"a": torch.zeros(3, device="meta")}, "the weights are on meta; all must be on the CPU or on one CUDA device"),
     ],
 )
 def test_weights_it_cannot_hold_are_refused(parameters, fault):
