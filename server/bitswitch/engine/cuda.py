@@ -37,7 +37,7 @@ def _widen(bits, dtype: tl.constexpr):
     """Stored bits as float32, exact."""
     if dtype == "float32":
         return bits.to(tl.float32, bitcast=True)
-    elif dtype == "float16":  # noqa: RET505 - Triton compiles the branch that holds, and no other
+    elif dtype == "float16":
         return bits.to(tl.float16, bitcast=True).to(tl.float32)
     else:
         return (bits.to(tl.int32) << 16).to(tl.float32, bitcast=True)
@@ -48,7 +48,7 @@ def _narrow(value, dtype: tl.constexpr):
     """A float32 rounded to nearest, ties to even, as stored bits."""
     if dtype == "float32":
         return value.to(tl.int32, bitcast=True)
-    elif dtype == "float16":  # noqa: RET505
+    elif dtype == "float16":
         bits = value.to(tl.uint32, bitcast=True)
         size = bits & 0x7FFFFFFF
         # Below 2^-14, adding 0.5 lets the adder round to multiples of 2^-24.
@@ -110,9 +110,7 @@ def _signs(planes, index):
 
 
 @triton.jit
-def _apply(
-    block, line, slot, tensor, start, weight, saved, dtype: tl.constexpr
-):
+def _apply(block, line, slot, tensor, start, weight, saved, dtype: tl.constexpr):
     """Save and write the active weights of a block, for a mix of a single switch."""
     planes, count = _place(line, slot)
     if count > LANES:
@@ -137,9 +135,7 @@ def _apply(
 
 
 @triton.jit
-def _unfold(
-    block, table, switches, n, few, offsets, saved, signs
-):
+def _unfold(block, table, switches, n, few, offsets, saved, signs):
     """Write the lists of offsets of a block into ``signs``, int8 (switches, 4096), zeros before.
 
     Where ``few`` are touched, also save these weights: list by list, so that one of two lists is saved
@@ -277,13 +273,9 @@ def transition(
             if many:
                 few = (tl.load(new_counts + new) <= LANES).to(tl.int32)
                 mine = signs + program * switches * BLOCK
-                _unfold(
-                    block, table, switches, n, few, new_offsets + tl.load(new_places + new), saved, mine
-                )
+                _unfold(block, table, switches, n, few, new_offsets + tl.load(new_places + new), saved, mine)
                 tl.debug_barrier()  # signs are there, and bases saved, before any weight is written
-                _apply_many(
-                    block, table, mix_weights, switches, n, tensor, start, few, saved, mine, dtype
-                )
+                _apply_many(block, table, mix_weights, switches, n, tensor, start, few, saved, mine, dtype)
                 tl.debug_barrier()  # signs have been read
                 _fold(table, switches, n, mine)
                 tl.debug_barrier()  # zeros are there before the next block's signs

@@ -58,7 +58,7 @@ class CudaKernel:
     def __init__(self, arena: Arena) -> None:
         device = self._device = arena.device
         self._blocks = arena.blocks
-        self._dtype = str(arena.dtype).removeprefix("torch.")
+        self._dtype = arena.dtype
         self._weights = arena.flat.view(torch.int32 if arena.flat.itemsize == 4 else torch.int16)
         self._block_tensor = torch.from_numpy(arena.block_tensor).to(device)
         self._block_start = torch.from_numpy(arena.block_start).to(device)
@@ -84,12 +84,7 @@ class CudaKernel:
         Raises:
             RuntimeError: it differs; this device must not serve.
         """
-        rehearse(CudaKernel, self._device, self._weights_dtype)
-
-    @property
-    def _weights_dtype(self) -> torch.dtype:
-        dtype: torch.dtype = getattr(torch, self._dtype)
-        return dtype
+        rehearse(CudaKernel, self._device, self._dtype)
 
     def transition(self, planes: Sequence[Planes], weights: Sequence[float]) -> None:
         """See `Kernel`."""
@@ -101,7 +96,9 @@ class CudaKernel:
             many = len(planes) > 1
             programs = min(self._blocks, PROGRAMS) if many else self._blocks
             if many and self._signs.numel() < programs * len(planes) * BLOCK:
-                self._signs = torch.zeros(programs * len(planes) * BLOCK, dtype=torch.int8, device=self._device)
+                self._signs = torch.zeros(
+                    programs * len(planes) * BLOCK, dtype=torch.int8, device=self._device
+                )
             cuda.transition[(programs,)](
                 self._weights,
                 self._block_tensor,
@@ -123,7 +120,7 @@ class CudaKernel:
                 self._signs,
                 len(planes),
                 self._blocks,
-                dtype=self._dtype,
+                dtype=str(self._dtype).removeprefix("torch."),
                 many=many,
                 **LAUNCH,
             )

@@ -24,8 +24,8 @@ from oracle import written
 from switches import random_switch
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-# Two blocks of many rows, a part of one with one weight a row, a whole one, and rows longer than a block.
-SHAPES = {"a.rows": (70, 65), "b.bias": (129,), "c.block": (2, BLOCK // 2), "d.long": (1, 3, BLOCK - 1000)}
+# Many rows in a block and more, a weight a row, and a row longer than a block.
+SHAPES = {"a.rows": (70, 65), "b.bias": (129,), "c.long": (1, 3, 1500)}
 DENSITIES = (0.03, 0.1, 0.4, 0.004)
 
 
@@ -58,7 +58,7 @@ class Pair:
         return mix
 
 
-# Every kind after every other, itself (with another weight) and the base: lists, planes, both, none.
+# Kinds of mixes: a list of offsets, bit planes, few weights of several, many of several, none.
 KINDS = [
     (("s0", 1.0),),
     (("s2", -0.7),),
@@ -66,17 +66,19 @@ KINDS = [
     (("s0", 0.3), ("s1", 1.1), ("s2", 0.2), ("s3", 2.0)),
     (),
 ]
+# Each after each other, and after itself with another weight.
+EVERY = (0, 0, 1, 1, 2, 2, 3, 3, 4, 3, 2, 1, 0, 4, 2, 0, 2, 4, 1, 3, 0, 3, 1, 4, 0)
+SOME = (3, 0, 2, 3, 1, 2, 0)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_every_kind_of_mix_after_every_other_is_the_same_to_the_bit(dtype):
+@pytest.mark.parametrize(
+    ("dtype", "path"), [(torch.float32, EVERY), (torch.float16, SOME), (torch.bfloat16, SOME)]
+)
+def test_every_kind_of_mix_after_every_other_is_the_same_to_the_bit(dtype, path):
     pair = Pair(dtype)
     start = pair.bits[1].clone()
-    for i, before in enumerate(KINDS):
-        for after in KINDS[: i + 1]:
-            pair.go(*before)
-            pair.go(*((digest, weight * 0.9) for digest, weight in after))
-    pair.go(*KINDS[3])
+    for step, kind in enumerate(path):
+        pair.go(*((digest, weight * (1 + step / 8)) for digest, weight in KINDS[kind]))
     pair.go()
     assert torch.equal(pair.bits[1], start)
     assert pair.sides[1][0].journal_bytes == 0
@@ -98,7 +100,7 @@ def test_random_transitions_lose_no_bit():
     pair = Pair(torch.bfloat16, (0.03, 0.01, 0.2), seed=3)
     start = pair.bits[1].clone()
     chance = random.Random(1)
-    for _ in range(25):
+    for _ in range(8):
         some = chance.sample(list(pair.switches), chance.choice((0, 1, 1, 1, 2)))
         pair.go(*((digest, chance.choice((1.0, 0.5, -0.25, 1.3))) for digest in some))
     pair.go()
@@ -127,8 +129,9 @@ def test_rounding_is_to_nearest_and_ties_to_even(dtype):
     torch.manual_seed(5)
     scale = torch.exp2(torch.randint(-30, 12, (70, 65)).float())
     pair = Pair(dtype, (0.9,), seed=1)
+    weights = (torch.randn(scale.shape) * scale).to(dtype).view(-1)
     for swap, _ in pair.sides:
-        swap.arena.flat[: scale.numel()] = (torch.randn(scale.shape) * scale).to(dtype).view(-1)
+        swap.arena.flat[: len(weights)] = weights
     for exponent in (-14, -4, 8):
         pair.go(("s0", 2.0**exponent))
 
@@ -171,7 +174,7 @@ def test_an_engine_answers_the_same_with_it(tiny_base, monkeypatch):
         engine = Engine(base, switches.__getitem__)
         engine.start()
         rows = base.encode(["who wrote hamlet"], want=Want.EMBED)
-        mixes = [Mix.of([("s0", 1.0)]), Mix.of([("s0", 0.5), ("s1", 0.5)]), Mix()]
+        mixes = [Mix.of([("s0", 1.0)]), Mix.of([("s1", 0.5)]), Mix()]
         requests = [Request(mix, Want.EMBED, rows) for mix in mixes]
         answers.append([engine.submit(request).result(60).values for request in requests])
         assert engine.verify().intact

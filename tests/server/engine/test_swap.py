@@ -194,7 +194,7 @@ def test_planes_take_at_most_two_bits_a_weight():
     [
         ({"a": torch.zeros(3), "b": torch.zeros(3, dtype=torch.float16)}, "float16, torch.float32"),
         ({"a": torch.zeros(3, dtype=torch.float64)}, "float64"),
-        ({"a": torch.zeros(3, device="meta")}, "the weights are on meta; all must be on the CPU or on one CUDA device"),
+        ({"a": torch.zeros(3, device="meta")}, "on meta; all must be on the CPU or on one CUDA device"),
     ],
 )
 def test_weights_it_cannot_hold_are_refused(parameters, fault):
