@@ -63,7 +63,7 @@ KINDS = [
     (("s0", 1.0),),
     (("s2", -0.7),),
     (("s0", 0.6), ("s3", 0.4)),
-    (("s0", 0.3), ("s1", 1.1), ("s2", 0.2), ("s3", 2.0)),
+    (("s1", 1.1), ("s2", 0.2)),
     (),
 ]
 # Each after each other, and after itself with another weight.
