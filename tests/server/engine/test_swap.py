@@ -1,6 +1,7 @@
 """The weight contract, to the bit: every transition against the plain oracle, and the base always back."""
 
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import bitswitch.engine
 from bitswitch.core import Mix
 from bitswitch.engine.arena import BLOCK, Arena
 from bitswitch.engine.planes import Planes
@@ -200,6 +202,15 @@ def test_planes_take_at_most_two_bits_a_weight():
 def test_weights_it_cannot_hold_are_refused(parameters, fault):
     with pytest.raises(ValueError, match=fault):
         Arena(parameters)
+
+
+def test_without_triton_a_device_is_refused_with_what_to_install(monkeypatch):
+    for name in ("cuda", "cuda_kernel"):
+        monkeypatch.delitem(sys.modules, f"bitswitch.engine.{name}", raising=False)
+        monkeypatch.delattr(bitswitch.engine, name, raising=False)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    with pytest.raises(ValueError, match=r"needs Triton .* pip install 'bitswitch\[cuda\]'"):
+        Swap(Arena({"a": torch.zeros(3)}, triton=True))
 
 
 def test_the_kernel_is_not_fused_or_reordered():
