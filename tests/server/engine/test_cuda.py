@@ -34,6 +34,7 @@ KINDS = {
 UNFUSED = {"add.rn.f32", "sub.rn.f32", "mul.rn.f32"}
 
 
+@pytest.mark.timeout(900)  # half a minute of one CPU, however many others want it
 def test_in_the_interpreter():
     """`interpreted_cuda.py`, in a process where Triton has never been anything else."""
     here = Path(__file__).resolve()
