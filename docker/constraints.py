@@ -33,6 +33,7 @@ def closure(root: str, extras: tuple[str, ...]) -> dict[str, str]:
             if needed.marker is None or needed.marker.evaluate({"extra": extra}):
                 waiting += [(canonicalize_name(needed.name), e) for e in ("", *needed.extras)]
     del versions[root]
+    versions.pop("triton", None)  # a CUDA build of torch asks for the one that it was built for, and no other
     return versions
 
 

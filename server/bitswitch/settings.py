@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen at.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen at; 0 takes any free one.")
     device: str = Field(
-        "cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Where the base is resident; cpu, so far."
+        "cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Where the base is resident: cpu, cuda, cuda:1 …"
     )
     dtype: Literal["float32", "float16", "bfloat16"] | None = Field(
         None, description="Type of the resident weights; as the checkpoint has them if not given."

@@ -126,7 +126,9 @@ def serve(
     store: Annotated[Path | None, typer.Option(help="Folder of the switch store; made if missing.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen at [default: 127.0.0.1].")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes any free one [default: 8000].")] = None,
-    device: Annotated[str | None, typer.Option(help="Where the base is resident; cpu, so far.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Where the base is resident: cpu, cuda, cuda:1 …")
+    ] = None,
     dtype: Annotated[
         str | None, typer.Option(help="float32, float16 or bfloat16 [default: as stored].")
     ] = None,

@@ -9,6 +9,7 @@ the move.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -24,30 +25,36 @@ class Arena:
     """One flat buffer of weights and the map from parameters to its blocks.
 
     Args:
-        parameters: by name, all of one dtype (fp32, fp16 or bf16), on the CPU. Their storage is
-            replaced by views of the arena; values and bits stay as they are.
+        parameters: by name, all of one dtype (fp32, fp16 or bf16), all on the CPU or on one CUDA
+            device. Their storage is replaced by views of the arena; values and bits stay as they are.
+        triton: whether Triton's kernels are to write it; by default on a CUDA device alone. True on the
+            CPU serves who runs them in Triton's interpreter.
 
     Attributes:
-        weights: the whole buffer; float32 (size,) for fp32, the raw bits as uint16 (size,) else.
+        flat: the whole buffer, of the parameters' dtype and on their device, (size,).
         names: the parameters, in the order in which they lie.
         block_tensor: int32 (blocks,), which parameter a block belongs to.
         block_start: int64 (blocks,), index within that parameter of the block's first weight.
         first_block: by name, the block at which the parameter starts.
 
     Raises:
-        ValueError: parameters of several dtypes, an unsupported dtype, or a device that is no CPU.
+        ValueError: parameters of several dtypes or devices, or of one that is not supported.
     """
 
-    def __init__(self, parameters: Mapping[str, torch.Tensor]) -> None:
+    def __init__(self, parameters: Mapping[str, torch.Tensor], *, triton: bool | None = None) -> None:
         dtypes = {parameter.dtype for parameter in parameters.values()}
         if len(dtypes) != 1 or not dtypes <= set(_NUMPY):
             names = ", ".join(sorted(str(dtype) for dtype in dtypes)) or "none"
             raise ValueError(
                 f"the weights are of dtype {names}; one of float32, float16 or bfloat16 is needed"
             )
-        if any(parameter.device.type != "cpu" for parameter in parameters.values()):
-            raise ValueError("the weights are not in the CPU's memory; only device 'cpu' is switched so far")
+        devices = {parameter.device for parameter in parameters.values()}
+        if len(devices) != 1 or not {device.type for device in devices} <= {"cpu", "cuda"}:
+            names = ", ".join(sorted(str(device) for device in devices))
+            raise ValueError(f"the weights are on {names}; all must be on the CPU or on one CUDA device")
         (self.dtype,) = dtypes
+        (self.device,) = devices
+        self.triton = self.device.type == "cuda" if triton is None else triton
         self.names = tuple(parameters)
         self.shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
         counts = [-(-parameter.numel() // BLOCK) for parameter in parameters.values()]
@@ -55,14 +62,18 @@ class Arena:
         starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         self.first_block = dict(zip(self.names, starts[:-1].tolist(), strict=True))
         self.block_start = (np.arange(starts[-1]) - np.repeat(starts[:-1], counts)) * BLOCK
-        flat = torch.zeros(int(starts[-1]) * BLOCK, dtype=self.dtype)
+        self.flat = torch.zeros(int(starts[-1]) * BLOCK, dtype=self.dtype, device=self.device)
         for name, parameter in parameters.items():
             start = self.first_block[name] * BLOCK
-            home = flat[start : start + parameter.numel()].view(parameter.shape)
+            home = self.flat[start : start + parameter.numel()].view(parameter.shape)
             home.copy_(parameter.detach())
             parameter.data = home
-        bits = flat if self.dtype == torch.float32 else flat.view(torch.int16)
-        self.weights: NDArray[np.float32] | NDArray[np.uint16] = bits.numpy().view(_NUMPY[self.dtype])
+
+    @cached_property
+    def weights(self) -> NDArray[np.float32] | NDArray[np.uint16]:
+        """The buffer as numpy sees it, on the CPU alone: float32 (size,), of halves the bits as uint16."""
+        bits = self.flat if self.dtype == torch.float32 else self.flat.view(torch.int16)
+        return bits.numpy().view(_NUMPY[self.dtype])
 
     @property
     def blocks(self) -> int:

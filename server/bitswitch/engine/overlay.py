@@ -42,6 +42,8 @@ class Overlay:
         self._room = np.empty(0, np.float32)
         self.reason: str | None = None
         try:
+            if arena.triton:
+                raise _UnfitError("mixed batches are computed on the CPU alone")
             self._twin = replace(base, model=_twin(base.model))
             self._layers, self._columns = _install(base.parameters, self._twin.model, self._stage, arena)
             self._try(arena)

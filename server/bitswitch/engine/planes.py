@@ -1,13 +1,16 @@
 """A switch ready for the kernels: the marks of its blocks, its knobs, and where they lie.
 
-Only blocks with an active weight are kept. Writes no weight.
+Only blocks with an active weight are kept. On the CPU the arrays are numpy's; for an arena that Triton's
+kernels write they are laid out here all the same and then taken to its device, once. Writes no weight.
 """
 
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from bitswitch.engine import marks
@@ -17,6 +20,11 @@ from bitswitch_store.switch import Switch, TensorSwitch
 COLUMNS = 6
 """A switch's line in the kernels' table, int64: addresses of marks, starts, counts, knobs, knob_start and
 width."""
+
+Array: TypeAlias = Any
+"""numpy's on the CPU, torch's on a device, where the marks are int64 of the same bits."""
+
+_ARRAYS = ("marks", "starts", "counts", "knobs", "knob_start", "width", "blocks", "slots")
 
 
 class Planes:
@@ -34,7 +42,9 @@ class Planes:
         knobs: float32, those of all parameters behind one another.
         knob_start: int64 (parameters,), where a parameter's knobs begin.
         width: int64 (parameters,), how many weights of a parameter share a knob.
+        slots: int32 (the arena's blocks,), where a block lies in ``blocks``; -1 where it does not.
         active: how many weights are active in all.
+        room: how many base values a journal of this switch alone saves.
 
     Raises:
         ValueError: the switch names a parameter the arena has not, or one of another shape.
@@ -43,8 +53,8 @@ class Planes:
     def __init__(self, arena: Arena, switch: Switch) -> None:
         count = len(arena.names)
         position = {name: i for i, name in enumerate(arena.names)}
-        self.knob_start = np.zeros(count, np.int64)
-        self.width = np.ones(count, np.int64)
+        self.knob_start: Array = np.zeros(count, np.int64)
+        self.width: Array = np.ones(count, np.int64)
         blocks, counts, starts, marked, knobs = [], [], [], [], []
         word = knob = 0
         # In the arena's order, which need not be that of the names.
@@ -65,26 +75,33 @@ class Planes:
             self.width[index] = tensor.numel // tensor.knobs.size
             knob += tensor.knobs.size
             word += written.size
-        self.blocks = np.concatenate([np.empty(0, np.int32), *blocks])
-        self.counts = np.concatenate([np.empty(0, np.int32), *counts])
-        self.starts = np.concatenate([np.empty(0, np.int32), *starts])
-        self.marks = np.concatenate([np.empty(0, np.uint64), *marked])
-        self.knobs = np.concatenate([np.empty(0, np.float32), *knobs])
+        self.blocks: Array = np.concatenate([np.empty(0, np.int32), *blocks])
+        self.counts: Array = np.concatenate([np.empty(0, np.int32), *counts])
+        self.starts: Array = np.concatenate([np.empty(0, np.int32), *starts])
+        self.marks: Array = np.concatenate([np.empty(0, np.uint64), *marked])
+        self.knobs: Array = np.concatenate([np.empty(0, np.float32), *knobs])
+        self.slots: Array = np.full(arena.blocks, -1, np.int32)
+        self.slots[self.blocks] = np.arange(len(self.blocks), dtype=np.int32)
         self.active = int(self.counts.sum(dtype=np.int64))
+        self.room = int(np.where(self.counts <= marks.FEW, self.counts, BLOCK).sum(dtype=np.int64))
+        if arena.triton:
+            for name in _ARRAYS:
+                array = getattr(self, name)
+                held = array.view(np.int64) if array.dtype == np.uint64 else array
+                setattr(self, name, torch.from_numpy(held).to(arena.device))
 
     @cached_property
     def addresses(self) -> NDArray[np.int64]:
         """Where the arrays lie, int64 (COLUMNS,): a line of the kernels' table. Valid while self lives."""
-        arrays = (self.marks, self.starts, self.counts, self.knobs, self.knob_start, self.width)
-        line = np.array([array.ctypes.data for array in arrays], np.int64)
-        assert line.shape == (COLUMNS,)
-        return line
+        arrays = [getattr(self, name) for name in _ARRAYS[:COLUMNS]]
+        return np.array(
+            [a.data_ptr() if isinstance(a, torch.Tensor) else a.ctypes.data for a in arrays], np.int64
+        )
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory held."""
-        arrays = (self.blocks, self.counts, self.starts, self.marks, self.knobs, self.knob_start, self.width)
-        return sum(array.nbytes for array in arrays)
+        return sum(int(getattr(self, name).nbytes) for name in _ARRAYS)
 
 
 def _marked(

@@ -1,6 +1,7 @@
 """The weight contract, to the bit: every transition against the plain oracle, and the base always back."""
 
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import bitswitch.engine
 from bitswitch.core import Mix
 from bitswitch.engine.arena import BLOCK, Arena
 from bitswitch.engine.planes import Planes
@@ -158,7 +160,7 @@ def test_an_error_in_the_transition_restores_the_base(before, monkeypatch):
     def no_memory(*_):
         raise MemoryError("no room for a journal")
 
-    monkeypatch.setattr(house.swap, "_room", no_memory)
+    monkeypatch.setattr(house.swap._kernel, "_room", no_memory)
     with pytest.raises(MemoryError):
         house.go(MIXES[6])
     assert house.swap.mix == Mix()
@@ -194,12 +196,21 @@ def test_planes_take_at_most_two_bits_a_weight():
     [
         ({"a": torch.zeros(3), "b": torch.zeros(3, dtype=torch.float16)}, "float16, torch.float32"),
         ({"a": torch.zeros(3, dtype=torch.float64)}, "float64"),
-        ({"a": torch.zeros(3, device="meta")}, "not in the CPU's memory"),
+        ({"a": torch.zeros(3, device="meta")}, "on meta; all must be on the CPU or on one CUDA device"),
     ],
 )
 def test_weights_it_cannot_hold_are_refused(parameters, fault):
     with pytest.raises(ValueError, match=fault):
         Arena(parameters)
+
+
+def test_without_triton_a_device_is_refused_with_what_to_install(monkeypatch):
+    for name in ("cuda", "cuda_kernel"):
+        monkeypatch.delitem(sys.modules, f"bitswitch.engine.{name}", raising=False)
+        monkeypatch.delattr(bitswitch.engine, name, raising=False)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    with pytest.raises(ValueError, match=r"needs Triton .* pip install 'bitswitch\[cuda\]'"):
+        Swap(Arena({"a": torch.zeros(3)}, triton=True))
 
 
 def test_the_kernel_is_not_fused_or_reordered():
