@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 
 from bitswitch.cli.demo import free_port
 
-_START_SECONDS = 180
+_START_SECONDS = 300
 _QUIET = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "DO_NOT_TRACK": "1"}
 
 
