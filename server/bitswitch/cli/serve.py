@@ -30,8 +30,8 @@ from bitswitch_store.store import Store
 GRACE_SECONDS = 30
 """How long requests under way may take once the server is told to stop."""
 KEEP_ALIVE_SECONDS = 75
-"""How long an idle connection stays open: longer than clients and proxies keep theirs (mostly 60), or a request
-crosses with our closing and fails for nothing."""
+"""How long an idle connection stays open: longer than clients and proxies keep theirs (mostly 60), or a
+request crosses with our closing and fails for nothing."""
 
 _log = structlog.get_logger(__name__)
 
