@@ -35,7 +35,7 @@ class Lora:
 
     def about(self) -> dict[str, float]:
         """Bytes that one adapter holds."""
-        own = [p.nbytes for name, p in self.model.named_parameters() if ".lora_" in name and ".0." in name]
+        own = [p.nbytes for name, p in self.model.named_parameters() if name.endswith(".0.weight")]
         return {"bytes": sum(own)}
 
     def set_adapter(self) -> dict[str, float]:
