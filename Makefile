@@ -1,5 +1,6 @@
 # Everything runs from a fresh clone: each target first brings .venv up to date with pyproject.toml.
 #   make demo [ARGS=--exit]   make test [ARGS=…]   make check   make bench [ARGS=…]   make constraints   make clean
+# `make bench` makes its rivals' environments below .venv-rivals; ARGS names subjects, --no-rivals leaves them out.
 # Needs make and Python 3.11 or newer. PYTHON=… picks another Python; PIP_ARGS=… goes to pip.
 
 SHELL := /bin/sh
@@ -27,14 +28,14 @@ check: .venv/dev.stamp
 	$(BIN)/mypy
 
 bench: .venv/dev.stamp
-	$(BIN)/python benchmarks/run.py $(ARGS)
+	$(BIN)/python -m benchmarks $(ARGS)
 
 constraints: .venv/dev.stamp
 	$(BIN)/python docker/constraints.py > constraints.new
 	mv constraints.new constraints.txt
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
+	rm -rf .venv .venv-rivals .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment: what the tests need includes what the demo needs, so `dev` settles both stamps.

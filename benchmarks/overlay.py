@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.setting import Run, medians
+from benchmarks.switches import random_switch
 from bitswitch.base.load import load
 from bitswitch.base.model import Base
 from bitswitch.cli.demo import demo_base
@@ -24,7 +26,6 @@ from bitswitch.engine.needs import Part
 from bitswitch.engine.overlay import Overlay
 from bitswitch.engine.planes import Planes
 from bitswitch.engine.swap import Swap
-from run import Run, measure, random_switch
 
 DENSITIES = (0.4, 0.1, 0.015, 0.005)
 CASES = ((1, 1), (8, 1), (8, 8), (32, 4), (32, 32), (64, 1), (64, 8), (64, 64))
@@ -101,7 +102,7 @@ def main() -> None:
         print(f"\n| density {density}: rows × switches | base, ms | overlay | in turn | base + LoRA |")
         print("|---|---|---|---|---|")
         for rows, switches in CASES:
-            found = measure(bench.runs(planes, rows, switches), options.rounds)
+            found = medians(bench.runs(planes, rows, switches), options.rounds)
             base = found["base"]
             print(
                 f"| {rows} × {switches} | {base * 1e3:.1f} | {found['overlay'] / base:.2f} |"

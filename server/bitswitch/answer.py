@@ -27,7 +27,7 @@ from bitswitch.errors import (
     ModelNotFoundError,
     StoredSwitchError,
 )
-from bitswitch.model_ref import AUTO, parse
+from bitswitch.model_ref import AUTO, ModelRef, parse
 from bitswitch.router.auto import AutoSwitch
 from bitswitch.selection import Choice, Selection, check_heads, choice_of, routable, select
 from bitswitch_store.store import CorruptBlob, NotStored, Store
@@ -197,23 +197,32 @@ class Answers:
             choices, before = routed.choices, routed.timing
             model = AUTO
             selections = [choice.selection for choice in routed.choices]
+            rows = await asyncio.to_thread(self._prepare, asked, selections, choices)
         else:
-            selection = await asyncio.to_thread(
-                select, self._store, asked.tenant, ref, base=self._base.identity.digest
-            )
+            selection, rows = await asyncio.to_thread(self._named, asked, ref)
             model = selection.model
             selections = [selection] * len(asked.inputs)
-        if asked.want is Want.CLASSIFY:
-            check_heads(selections, choices)
-        self._check_mixes(selections)
-        rows = await self._encode(asked, asked.want)
         targets = [(selection.mix, _head(selection, asked.want)) for selection in selections]
         values, timing = await self._compute(asked, rows, targets, want=asked.want)
         items = map(Item, values, selections, choices, (row.truncated for row in rows))
         return Answer(model, tuple(items), sum(row.length for row in rows), before + timing)
 
+    def _named(self, asked: _Asked, ref: ModelRef) -> tuple[Selection, tuple[Row, ...]]:
+        """Resolve and tokenize at one go: each hand-over to a thread costs as much as a short text."""
+        selection = select(self._store, asked.tenant, ref, base=self._base.identity.digest)
+        return selection, self._prepare(asked, [selection], [None])
+
+    def _prepare(
+        self, asked: _Asked, selections: Sequence[Selection], choices: Sequence[Choice | None]
+    ) -> tuple[Row, ...]:
+        """The inputs as rows, if these selections can answer them."""
+        if asked.want is Want.CLASSIFY:
+            check_heads(selections, choices)
+        self._check_mixes(selections)
+        return self._base.encode(asked.inputs, want=asked.want)
+
     async def _route(self, asked: _Asked) -> Routed:
-        rows = await self._encode(asked, Want.FEATURES)
+        rows = await asyncio.to_thread(self._base.encode, asked.inputs, want=Want.FEATURES)
         at_base: list[_Target] = [(Mix.of(), None)] * len(rows)
         features, timing = await self._compute(asked, rows, at_base, want=Want.FEATURES)
         choices = await asyncio.to_thread(self._pick, asked.tenant, np.stack(features))
@@ -222,9 +231,6 @@ class Answers:
     def _pick(self, tenant: str, features: NDArray[np.float32]) -> list[Choice]:
         named = routable(self._store, tenant, base=self._base.identity.digest)
         return [choice_of(route, named) for route in self._router.pick(features, named.keys())]
-
-    async def _encode(self, asked: _Asked, want: Want) -> tuple[Row, ...]:
-        return await asyncio.to_thread(self._base.encode, asked.inputs, want=want)
 
     def _check_mixes(self, selections: Sequence[Selection]) -> None:
         count = len({selection.mix for selection in selections})

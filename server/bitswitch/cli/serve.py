@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ from bitswitch_store.store import Store
 
 GRACE_SECONDS = 30
 """How long requests under way may take once the server is told to stop."""
+KEEP_ALIVE_SECONDS = 75
+"""How long an idle connection stays open: longer than clients and proxies keep theirs (mostly 60), or a
+request crosses with our closing and fails for nothing."""
 
 _log = structlog.get_logger(__name__)
 
@@ -121,6 +125,10 @@ class House:
         """Warm the engine up and tell the router what the store holds."""
         self.engine.start()
         routed = self.publisher.resume(DEFAULT_TENANT)
+        # What is here now stays: half a million objects, most of them torch's, which every full
+        # collection would walk again, in the middle of requests.
+        gc.collect()
+        gc.freeze()
         _log.info(
             "ready", base=self.base.identity.digest, routed=routed, parameters=len(self.base.parameters)
         )
@@ -146,4 +154,5 @@ def run(settings: Settings) -> None:
         log_config=None,
         access_log=settings.log_level == "debug",
         timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )

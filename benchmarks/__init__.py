@@ -1,0 +1,1 @@
+"""What is measured: one module per subject, all run by ``make bench``. Imported by nothing that is served."""
