@@ -102,8 +102,8 @@ class _Work:
         given = {tensor.name: tensor for tensor in tensors}
         for name, tensor in given.items():
             pair.set(name, pair.base[name] + _moved(tensor))
-        reached = [name for name in pair.layers if name in vector.names]
         sensitivities = pair.sensitivities(seed)
+        reached = sensitivities.keys() & vector.names
         self._pair = pair
         self._layers: dict[str, Layer] = {}
         self._wanted: dict[str, torch.Tensor] = {}

@@ -62,6 +62,12 @@ class Pair:
             ]
         self._finetune, self._switched = (model.eval().requires_grad_(False) for model in models)
         self._pooling = None if head else ground.pooling
+        config = self._finetune.config
+        self._one_of_many = (
+            head
+            and config.num_labels > 1
+            and getattr(config, "problem_type", None) in (None, "single_label_classification")
+        )
         self._fields = ground.encoder.pad(
             _cut(ground.encode(texts, want=Want.CLASSIFY if head else Want.EMBED))
         )
@@ -114,10 +120,10 @@ class Pair:
     def distance(self, answers: torch.Tensor) -> float:
         """How far answers are from the fine-tune's, in the mean of the texts: 0 or more.
 
-        The divergence of the labels' probabilities; without two labels, the squared error as a share of
-        the answers' variance.
+        The divergence of the labels' probabilities where one label of several holds; otherwise the squared
+        error as a share of the answers' variance.
         """
-        if self._pooling is None and answers.shape[1] > 1:
+        if self._one_of_many:
             mine, theirs = answers.log_softmax(dim=-1), self.answers.log_softmax(dim=-1)
             return float(kl_div(mine, theirs, log_target=True, reduction="batchmean"))
         spread = (self.answers - self.answers.mean(dim=0)).square().sum().clamp_min(1e-12)
@@ -129,9 +135,10 @@ class Pair:
         Returns:
             float64 (outputs,) by layer: the squared gradient of the answers along random directions,
             summed over a text's positions, in the mean of the texts: a diagonal Gauss-Newton estimate.
+            A layer that has no part in the answers (a pooler, for embeddings) is left out.
         """
         generator = torch.Generator().manual_seed(seed)
-        sums = {name: torch.zeros((), dtype=torch.float64) for name in self.layers}
+        sums: dict[str, torch.Tensor] = {}
         for start in range(0, len(self._mask), _AT_ONCE):
             part = {name: field[start : start + _AT_ONCE] for name, field in self._fields.items()}
             seen: dict[str, torch.Tensor] = {}
@@ -144,16 +151,17 @@ class Pair:
                 answers = self._answers(self._finetune, part)
             for _ in range(_PROBES):
                 direction = torch.randn(answers.shape, generator=generator)
-                if answers.shape[1] > 1:
+                if self._one_of_many:
                     # To add the same to every label's score changes nothing.
                     direction -= direction.mean(dim=1, keepdim=True)
                 along = (answers * direction).sum()
-                wanted = [seen[name] for name in self.layers]
-                for name, slope in zip(
-                    self.layers, torch.autograd.grad(along, wanted, retain_graph=True), strict=True
-                ):
-                    square = slope.double().square().reshape(-1, slope.shape[-1]).sum(dim=0)
-                    sums[name] = sums[name] + square / (_PROBES * len(self._mask))
+                slopes = torch.autograd.grad(
+                    along, [seen[name] for name in self.layers], retain_graph=True, allow_unused=True
+                )
+                for name, slope in zip(self.layers, slopes, strict=True):
+                    if slope is not None:
+                        square = slope.double().square().reshape(-1, slope.shape[-1]).sum(dim=0)
+                        sums[name] = sums.get(name, 0.0) + square / (_PROBES * len(self._mask))
         return sums
 
     def _answers(self, model: PreTrainedModel, fields: Mapping[str, torch.Tensor]) -> torch.Tensor:
