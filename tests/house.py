@@ -23,6 +23,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
         "bitswitch.core": "",
         "bitswitch.errors": "",
         "bitswitch.base": "bitswitch_store bitswitch.core bitswitch.errors",
+        "bitswitch.calibrate": "bitswitch.base bitswitch_store bitswitch.core bitswitch.errors",
         "bitswitch.engine": "bitswitch.base bitswitch_store bitswitch.core bitswitch.errors",
         "bitswitch.router": "bitswitch.base.features bitswitch_store bitswitch.core bitswitch.errors",
         "bitswitch.tenants": "bitswitch_store bitswitch.core bitswitch.errors",

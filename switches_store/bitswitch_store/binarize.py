@@ -1,16 +1,17 @@
 """A base and its fine-tune → the switch that makes the one into the other, nearly.
 
 Knows nothing of where switches are kept or of how they are applied. The rules are `paper` and `budget`;
-which tensors belong together is `match`'s.
+which tensors belong together is `match`'s. Nothing here runs a model: who does may hand in a `Refinement`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Protocol
 
 from bitswitch_store import file
-from bitswitch_store.budget import budget_tensors
+from bitswitch_store.budget import Sizer, budget_tensors
 from bitswitch_store.checkpoint import Checkpoint, CheckpointError
 from bitswitch_store.match import head_of, match
 from bitswitch_store.paper import paper, paper_tensors
@@ -20,6 +21,19 @@ from bitswitch_store.task_vector import Progress, TaskVector
 __all__ = ["binarize", "paper"]
 
 _PARAMETER = {"paper": "alpha", "budget": "budget"}
+
+
+class Refinement(Protocol):
+    """Makes a budget's tensors better by what the weights alone do not tell, within the same bytes."""
+
+    @property
+    def parameters(self) -> Mapping[str, float]:
+        """What the switch's rule shall tell of it beside the budget."""
+
+    def __call__(
+        self, vector: TaskVector, tensors: Sequence[TensorSwitch], *, limit: int, size: Sizer
+    ) -> Sequence[TensorSwitch]:
+        """Better tensors, sorted by name, whose file by ``size`` takes at most ``limit`` bytes."""
 
 
 def binarize(
@@ -33,6 +47,7 @@ def binarize(
     metric: Mapping[str, float] | None = None,
     licence: str | None = None,
     progress: Progress | None = None,
+    refinement: Refinement | None = None,
 ) -> Switch:
     """Make a switch. Both models are read tensor by tensor, never held whole.
 
@@ -47,6 +62,7 @@ def binarize(
         metric: figures on the task's test set.
         licence: of the fine-tune.
         progress: told (tensor name, how many-th, of how many) as tensors are read.
+        refinement: what is done to the budget rule's tensors before they are the switch's.
 
     Raises:
         CheckpointError: the fine-tune is none of this base, changes nothing, or has a weight that is
@@ -54,6 +70,10 @@ def binarize(
         SwitchError: the rule or its parameter is not one of these, or the budget cannot be met.
     """
     value = _parameter(rule)
+    if refinement is not None:
+        if rule.name != "budget":
+            raise SwitchError(f"the rule {rule.name} has no bytes to keep to; calibrate with 'budget'")
+        rule = Rule(rule.name, {**rule.parameters, **refinement.parameters})
     found = match(base, finetuned)
     head = head_of(finetuned, found.head, None if labels is None else tuple(labels))
     vector = TaskVector(base, finetuned, found.tensors, progress)
@@ -81,7 +101,9 @@ def binarize(
     if rule.name == "paper":
         return switch(paper_tensors(vector, value))
     weights = sum(base.numel(name) for name in base.names)
-    return switch(budget_tensors(vector, int(4 * weights * value), size))
+    limit = int(4 * weights * value)
+    tensors = budget_tensors(vector, limit, size)
+    return switch(tensors if refinement is None else refinement(vector, tensors, limit=limit, size=size))
 
 
 def _parameter(rule: Rule) -> float:

@@ -56,6 +56,13 @@ def make(
     budget: Annotated[
         float | None, typer.Option(help="Share of the fp32 checkpoint the file may take [default: 0.02].")
     ] = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="Choose the bits by what the fine-tune answers to the inputs of --queries.",
+        ),
+    ] = False,
     alpha: Annotated[
         float | None,
         typer.Option(help="Paper's rule: share of each tensor's weights left alone [default: 0.9]."),
@@ -73,6 +80,10 @@ def make(
         raise typer.BadParameter("--budget belongs to --rule budget; the paper's rule takes --alpha")
     if rule is RuleName.BUDGET and alpha is not None:
         raise typer.BadParameter("--alpha belongs to --rule paper; the budget rule takes --budget")
+    if rule is RuleName.PAPER and calibrate:
+        raise typer.BadParameter(
+            "--calibrate belongs to --rule budget; the paper's rule has no bytes to keep"
+        )
     value = (
         {"budget": 0.02 if budget is None else budget}
         if rule is RuleName.BUDGET
@@ -84,6 +95,7 @@ def make(
         task=name,
         output=output,
         queries=queries,
+        calibrate=calibrate,
         rule=rule.value,
         parameters=value,
         metric=metric or [],

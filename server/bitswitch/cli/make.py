@@ -12,7 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bitswitch.base.features import features, recipe
 from bitswitch.base.load import load
-from bitswitch.cli.rows import Text, read_examples
+from bitswitch.calibrate.calibration import Calibration
+from bitswitch.cli.rows import Example, Text, read_examples
 from bitswitch.core import Want
 from bitswitch_store import file
 from bitswitch_store.binarize import binarize
@@ -49,6 +50,7 @@ def make_switch(
     task: str,
     output: Path,
     queries: Path | None,
+    calibrate: bool = False,
     rule: str,
     parameters: Mapping[str, float],
     metric: Sequence[str],
@@ -61,9 +63,12 @@ def make_switch(
         InvalidName: the task's name could not be published.
     """
     check_name(task)
+    if calibrate and queries is None:
+        raise ValueError("--calibrate needs example inputs: give a file of about 100 with --queries")
     if not output.parent.is_dir():
         raise ValueError(f"there is no folder {output.parent} to write {output.name} into")
     figures = dict(_figure(text) for text in metric)
+    texts = None if queries is None else _evenly(read_examples(queries))
     origin, tuned = Checkpoint.open(base), Checkpoint.open(finetuned)
     columns = (
         TextColumn("[progress.description]{task.description}"),
@@ -72,7 +77,7 @@ def make_switch(
         TimeElapsedColumn(),
     )
     with Progress(*columns, transient=True) as bars:
-        query_set = None if queries is None else query_features(base, queries, bars)
+        query_set = None if texts is None else query_features(base, texts, bars)
         bar = bars.add_task("tensors", total=None)
 
         def step(_: str, number: int, of: int) -> None:
@@ -87,6 +92,7 @@ def make_switch(
             metric=figures,
             licence=licence,
             progress=step,
+            refinement=_calibration(base, finetuned, texts, bars) if calibrate and texts else None,
         )
     data = file.write(switch)
     # Whole or not at all: a file that is there already stays until the new one is complete.
@@ -97,11 +103,8 @@ def make_switch(
     return Made(output, len(data), 4 * weights, switch.active, weights)
 
 
-def query_features(base: Path, queries: Path, bars: Progress) -> QuerySet:
-    """The query set of the examples in a file, made by the bare base."""
-    texts: list[Text] = [example.text for example in read_examples(queries)]
-    if len(texts) > QUERIES:
-        texts = [texts[len(texts) * i // QUERIES] for i in range(QUERIES)]
+def query_features(base: Path, texts: Sequence[Text], bars: Progress) -> QuerySet:
+    """The query set of example inputs, made by the bare base."""
     model = load(base, dtype="float32")
     bar = bars.add_task("query set", total=len(texts))
     vectors = []
@@ -110,6 +113,23 @@ def query_features(base: Path, queries: Path, bars: Progress) -> QuerySet:
         vectors.append(features(model, model.forward(rows)).numpy())
         bars.update(bar, advance=len(rows))
     return QuerySet(np.concatenate(vectors).astype(np.float16), recipe(model))
+
+
+def _evenly(examples: Sequence[Example]) -> list[Text]:
+    """The texts of `QUERIES` examples, evenly spaced, or of all if there are fewer."""
+    count = min(len(examples), QUERIES)
+    return [examples[len(examples) * i // count].text for i in range(count)]
+
+
+def _calibration(base: Path, finetuned: Path, texts: Sequence[Text], bars: Progress) -> Calibration:
+    bar = bars.add_task("calibration", total=None)
+
+    def step(number: int, of: int, distance: float) -> None:
+        bars.update(
+            bar, completed=number, total=of, description=f"calibration, {distance:.4f} from the fine-tune"
+        )
+
+    return Calibration(base, finetuned, texts, progress=step)
 
 
 def _figure(text: str) -> tuple[str, float]:

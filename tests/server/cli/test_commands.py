@@ -131,9 +131,21 @@ def test_a_budget_is_kept(run, tiny_base, tiny_finetune, tmp_path):
     assert output.stat().st_size <= 0.1 * total
 
 
+def test_a_budget_is_calibrated_on_the_queries(run, tiny_base, tiny_finetune, inputs, tmp_path):
+    output = tmp_path / "topic.switch.safetensors"
+    status, _, err = make(
+        run, tiny_base, tiny_finetune, output, "--queries", inputs, "--budget", 0.1, "--calibrate"
+    )
+    assert (status, err) == (0, "")
+    assert file.read(output).rule.parameters["calibrated"] == 3
+    assert "calibrated" in run("inspect", output)[1]
+
+
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
+        (["--calibrate"], "--calibrate needs example inputs"),
+        (["--calibrate", "--rule", "paper"], "--calibrate belongs to --rule budget"),
         (["--budget", "2"], "budget"),
         (["--budget", "0.0001"], "budget"),
         (["--rule", "paper", "--alpha", "1.0"], "alpha"),

@@ -1,0 +1,148 @@
+"""Calibrated switches of tiny models: nearer to the fine-tune for the same bytes, and no byte more."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+
+from bitswitch.calibrate.calibration import PASSES, Calibration
+from bitswitch.calibrate.layer import RIDGE
+from bitswitch.calibrate.pair import Pair
+from bitswitch_store import file
+from bitswitch_store.binarize import binarize
+from bitswitch_store.checkpoint import Checkpoint
+from bitswitch_store.switch import Rule, Switch, SwitchError
+from oracle import knob_per_weight, signs
+from tiny import WORDS, make_base, make_finetune
+
+
+def texts(seed: int, count: int = 60) -> list[str]:
+    chance = random.Random(seed)
+    return [" ".join(chance.choices(WORDS, k=chance.randint(3, 12))) for _ in range(count)]
+
+
+def make(base: Path, finetuned: Path, budget: float, calibration: Calibration | None) -> Switch:
+    return binarize(
+        Checkpoint.open(base),
+        Checkpoint.open(finetuned),
+        Rule("budget", {"budget": budget}),
+        task="topic",
+        refinement=calibration,
+    )
+
+
+def limit(base: Path, budget: float) -> int:
+    checkpoint = Checkpoint.open(base)
+    return int(4 * budget * sum(checkpoint.numel(name) for name in checkpoint.names))
+
+
+def at(switch: Switch, base: Path, finetuned: Path) -> torch.nn.Module:
+    """The fine-tune's model with the base's weights and the switch written statically."""
+    model = AutoModelForSequenceClassification.from_pretrained(finetuned).eval()
+    backbone = getattr(model, model.base_model_prefix)
+    own, bare = dict(backbone.named_parameters()), dict(AutoModel.from_pretrained(base).named_parameters())
+    found = {tensor.name: tensor for tensor in switch.tensors}
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(bare[name])
+            if name in found:
+                parameter.add_(torch.from_numpy(signs(found[name]) * knob_per_weight(found[name])))
+    return model
+
+
+@torch.no_grad()
+def divergence(model: torch.nn.Module, finetuned: Path, inputs: list[str]) -> float:
+    tokenizer = AutoTokenizer.from_pretrained(finetuned)
+    target = AutoModelForSequenceClassification.from_pretrained(finetuned).eval()
+    fields = tokenizer(inputs, padding=True, return_tensors="pt")
+    mine, theirs = (one(**fields).logits.log_softmax(-1) for one in (model, target))
+    return float(torch.nn.functional.kl_div(mine, theirs, log_target=True, reduction="batchmean"))
+
+
+# A family, and a budget at which some of its matrices' weights must go.
+@pytest.fixture(scope="module", params=[("bert", 0.06), ("distilbert", 0.1)], ids=lambda param: param[0])
+def case(request, tmp_path_factory):
+    family, budget = request.param
+    folder = tmp_path_factory.mktemp(family)
+    base = make_base(folder / "base", family)
+    return base, make_finetune(folder / "topic", base, ("bank", "film", "spam"), noise=0.1), budget
+
+
+def test_the_same_bytes_say_more(case):
+    base, finetuned, budget = case
+    plain = make(base, finetuned, budget, None)
+    better = make(base, finetuned, budget, Calibration(base, finetuned, texts(0)))
+    assert len(file.write(better)) <= limit(base, budget)
+    for inputs in (texts(0), texts(1)):  # those it saw, and others
+        before, after = (divergence(at(one, base, finetuned), finetuned, inputs) for one in (plain, better))
+        assert after < 0.5 * before
+    settings = {"calibrated": 60, "passes": PASSES, "ridge": RIDGE, "seed": 0}
+    assert file.read(file.write(better)).rule.parameters == {"budget": budget, **settings}
+
+
+def test_the_distance_told_is_that_of_the_switch(case):
+    base, finetuned, budget = case
+    told = []
+    inputs = [text for text in texts(0) if len(text.split()) == 8]  # none is cut
+    calibration = Calibration(base, finetuned, inputs, progress=lambda *state: told.append(state))
+    switch = make(base, finetuned, budget, calibration)
+    assert [(number, of) for number, of, _ in told] == [(i, PASSES) for i in range(1, PASSES + 1)]
+    found = divergence(at(switch, base, finetuned), finetuned, inputs)
+    assert told[-1][2] == pytest.approx(found, rel=1e-2, abs=1e-6)
+
+
+def test_equal_inputs_give_equal_bits(case):
+    base, finetuned, budget = case
+    first, second = (make(base, finetuned, budget, Calibration(base, finetuned, texts(0))) for _ in "ab")
+    for one, other in zip(first.tensors, second.tensors, strict=True):
+        assert one.name == other.name
+        np.testing.assert_array_equal(one.activation, other.activation)
+        np.testing.assert_array_equal(one.polarity, other.polarity)
+        np.testing.assert_array_equal(one.knobs, other.knobs)
+
+
+def test_a_fine_tune_without_a_head_is_calibrated_by_its_embeddings(tiny_base, tmp_path):
+    model = AutoModel.from_pretrained(tiny_base)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.startswith("encoder.") and parameter.ndim == 2:
+                parameter.add_(0.1 * torch.randn_like(parameter) * (torch.rand_like(parameter) < 0.3))
+    model.save_pretrained(tmp_path)
+    told = []
+    calibration = Calibration(tiny_base, tmp_path, texts(0), progress=lambda *state: told.append(state))
+    switch = make(tiny_base, tmp_path, 0.05, calibration)
+    assert len(file.write(switch)) <= limit(tiny_base, 0.05)
+    pair = Pair(tiny_base, tmp_path, texts(0), head=False)
+    for tensor in make(tiny_base, tmp_path, 0.05, None).tensors:
+        moved = torch.from_numpy(signs(tensor) * knob_per_weight(tensor))
+        pair.set(tensor.name, pair.base[tensor.name] + moved)
+    assert told[-1][2] < 0.7 * pair.distance(pair.run_switched())
+
+
+def test_a_long_text_is_cut_and_closed(case):
+    base, finetuned, _ = case
+    long = " ".join(WORDS[:50])
+    pair = Pair(base, finetuned, [*texts(0, 30), long], head=True)
+    answers = pair.answers
+    assert answers.shape == (31, 3)
+    assert pair.distance(answers) == pytest.approx(0, abs=1e-6)
+
+
+def test_what_cannot_be_calibrated_is_named(case):
+    base, finetuned, _ = case
+    with pytest.raises(ValueError, match="about 100 texts"):
+        Calibration(base, finetuned, [])
+    with pytest.raises(SwitchError, match="calibrate with 'budget'"):
+        binarize(
+            Checkpoint.open(base),
+            Checkpoint.open(finetuned),
+            Rule("paper", {"alpha": 0.9}),
+            task="topic",
+            refinement=Calibration(base, finetuned, texts(0)),
+        )
+    with pytest.raises(SwitchError, match="the budget allows"):
+        make(base, finetuned, 0.001, Calibration(base, finetuned, texts(0)))
