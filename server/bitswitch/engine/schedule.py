@@ -22,7 +22,7 @@ from bitswitch.engine.costs import Costs
 from bitswitch.engine.job import Job
 
 MEMORY = 1.0
-"""Seconds after which a tenant's demand counts a third."""
+"""Seconds after which what a tenant was served counts a third."""
 
 SHORT = 2.0
 """How many times as long as a lone request a step may last while one tenant asks far less than another."""
@@ -63,7 +63,7 @@ class Scheduler:
         self._batch_tokens = batch_tokens
         self._batch_rows = batch_rows
         self._owed = 0.0
-        self._demand: dict[str, float] = {}
+        self._served: dict[str, float] = {}
         self._looked = time.monotonic()
 
     def choose(self, waiting: Sequence[Sequence[Job]], resident: Mix, active: int, *, overlays: bool) -> Step:
@@ -155,30 +155,37 @@ class Scheduler:
 
     def _seconds(self, waiting: Sequence[Sequence[Job]]) -> float:
         """What this step may take."""
-        demands = self._demand.values()
-        if not demands or min(demands) > max(demands) / 2:
+        asked = dict(self._served)
+        for jobs in waiting:
+            tenant = jobs[0].request.tenant
+            asked[tenant] = asked.get(tenant, 0.0) + _rows(jobs)
+        much = max(asked.values()) / 2
+        if min(asked.values()) > much:
             return math.inf
-        request = waiting[0][0].request
-        short = SHORT if self._demand.get(request.tenant, 0.0) > max(demands) / 2 else GUEST
+        short = SHORT if asked[waiting[0][0].request.tenant] > much else GUEST
         lone = min(jobs[0].request.tokens for jobs in waiting)
         # Where many share the model, nobody can expect what one would get alone.
-        return max(short, len(demands) / 2) * self._costs.forward(lone)
+        return max(short, len(asked) / 2) * self._costs.forward(lone)
 
     def _remember(self, step: Step) -> None:
-        """Count what each tenant asks of the model, its older demands less and less."""
+        """Count the rows that each tenant was served, older ones less and less."""
         now = time.monotonic()
         fading = math.exp((self._looked - now) / MEMORY)
         self._looked = now
-        demand = {tenant: rows * fading for tenant, rows in self._demand.items() if rows * fading > 0.1}
+        served = {tenant: rows * fading for tenant, rows in self._served.items() if rows * fading > 0.1}
         for job in step.jobs:
-            demand[job.request.tenant] = demand.get(job.request.tenant, 0.0) + len(job.request.rows)
-        self._demand = demand
+            served[job.request.tenant] = served.get(job.request.tenant, 0.0) + len(job.request.rows)
+        self._served = served
 
 
 def _turns(waiting: Sequence[Sequence[Job]]) -> Iterator[Job]:
     """Everybody's first job, then everybody's second, and so on."""
     for jobs in zip_longest(*waiting):
         yield from (job for job in jobs if job is not None)
+
+
+def _rows(jobs: Iterable[Job]) -> int:
+    return sum(len(job.request.rows) for job in jobs)
 
 
 def _tokens(jobs: Iterable[Job]) -> int:
