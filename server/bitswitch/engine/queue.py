@@ -1,14 +1,15 @@
 """The bounded queue in front of the model: who waits, and whose turn it is.
 
-Tenants take turns, and a tenant's oldest request goes first; who goes along with it is for the
-scheduler to say. So no tenant waits behind another's backlog. Knows nothing of weights or of the model.
+Tenants take turns: the one whose last turn is the longest ago is next, and its oldest request goes first;
+who goes along with it is for the scheduler to say. So no tenant waits behind another's backlog. Knows nothing
+of weights or of the model.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from bitswitch.engine.job import Job
@@ -20,6 +21,10 @@ Choose = Callable[[Sequence[Sequence[Job]]], Step]
 """Given those who could be served (see `Scheduler.choose`), says what to do next."""
 
 
+REMEMBERED = 1024
+"""Tenants whose last turn is known; to have had none for so long is as good as never."""
+
+
 class Queue:
     """Requests that wait for the engine's thread. Thread-safe.
 
@@ -29,7 +34,8 @@ class Queue:
 
     def __init__(self, *, limit: int) -> None:
         self._limit = limit
-        self._jobs: dict[str, deque[Job]] = {}  # by tenant; the dict's order is whose turn it is
+        self._jobs: dict[str, deque[Job]] = {}
+        self._turns: OrderedDict[str, None] = OrderedDict()  # tenants, the latest turn last
         self._changed = threading.Condition()
         self._open = True
         self._woken = False
@@ -123,13 +129,19 @@ class Queue:
     def _waiting(self) -> list[list[Job]]:
         """The ready jobs of each tenant that has some, in the order of their turns."""
         self._drop_gone()
-        lines = ([job for job in jobs if job.switches is not None] for jobs in self._jobs.values())
+        # Who had no turn yet comes before all who had, in the order of their first jobs.
+        had = [tenant for tenant in self._turns if tenant in self._jobs]
+        order = [*(tenant for tenant in self._jobs if tenant not in self._turns), *had]
+        lines = ([job for job in self._jobs[tenant] if job.switches is not None] for tenant in order)
         return [line for line in lines if line]
 
     def _remove(self, jobs: Sequence[Job]) -> None:
         """Take these out; the turn of the first one's tenant is over."""
         tenant = jobs[0].request.tenant
-        self._jobs[tenant] = self._jobs.pop(tenant)
+        self._turns[tenant] = None
+        self._turns.move_to_end(tenant)
+        if len(self._turns) > REMEMBERED:
+            self._turns.popitem(last=False)
         taken = set(map(id, jobs))
         for name in {job.request.tenant for job in jobs}:
             self._keep(name, [job for job in self._jobs[name] if id(job) not in taken])

@@ -36,6 +36,14 @@ def test_tenants_take_turns_and_the_oldest_goes_first():
     assert waiting.take(0, oldest) is None
 
 
+def test_who_comes_back_after_a_turn_of_others_is_next():
+    waiting = filled(*(job(f"big{i}", tenant="big") for i in range(4)), job("small0", tenant="small"))
+    assert [names(waiting.take(0, oldest))[0] for _ in range(3)] == ["big0", "small0", "big1"]
+    waiting.put(job("small1", tenant="small"))  # it has had its turn before `big` had its last one
+    assert names(waiting.take(0, oldest)) == ["small1"]
+    assert names(waiting.take(0, oldest)) == ["big2"]
+
+
 def test_the_scheduler_sees_who_can_be_served_by_tenant():
     seen = []
 
