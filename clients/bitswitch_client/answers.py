@@ -42,7 +42,7 @@ class Neighbour:
 
     Attributes:
         share: its share of the votes, 0 to 1.
-        distance: Euclidean distance of its nearest query vector.
+        distance: of its nearest query vector, in the router's metric.
     """
 
     name: str
@@ -57,8 +57,9 @@ class Route:
 
     Attributes:
         mix: the chosen switches by their shares; empty for the bare base.
-        abstained: whether the input is too far from every task.
-        distance: to the nearest query vector; None if there is none to see.
+        abstained: whether the input is too strange to every task.
+        distance: how much stranger the input is to the switch with the most votes than to inputs at large,
+            mostly below 0 for its own; None if there is none to see.
         threshold: the largest distance that is no abstention; None for any.
     """
 

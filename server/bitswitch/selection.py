@@ -65,7 +65,8 @@ class Choice:
     Attributes:
         selection: the shares of the votes as a mix; the bare base when it abstained.
         neighbours: each switch voted for, its share of the votes, its distance.
-        distance: Euclidean distance to the nearest query vector; inf when there is none to see.
+        distance: how strange the input is to the switch with the most votes, see `Route`; inf when there is
+            none to see.
         threshold: the largest distance that would not have been an abstention.
     """
 
@@ -194,8 +195,8 @@ def check_heads(selections: Sequence[Selection], choices: Sequence[Choice | None
     for index, (selection, choice) in enumerate(zip(selections, choices, strict=True)):
         if choice is not None and choice.abstained:
             raise RouteAbstainedError(
-                f"No switch is near input {index}: its distance to the nearest query set is"
-                f" {choice.distance:.3g}, of at most {choice.threshold:.3g}; name a model instead of 'auto'.",
+                f"No switch is near input {index}: its distance is {choice.distance:.3g}, of at most"
+                f" {choice.threshold:.3g}; name a model instead of 'auto'.",
                 param=f"input.{index}",
             )
         if selection.head is None:

@@ -189,7 +189,7 @@ class QuerySet:
 
     Attributes:
         features: float16 (queries, dim).
-        recipe: which features they are, e.g. ``hidden:3|mean|l2``; only equal recipes compare.
+        recipe: which features they are, e.g. ``hidden:3|mean+last|l2``; only equal recipes compare.
     """
 
     features: NDArray[np.float16]

@@ -108,15 +108,18 @@ class Neighbour(Outgoing):
     name: str
     version: int
     share: float = Field(description="Share of the votes, 0 to 1.")
-    distance: float = Field(description="Euclidean distance of its nearest query vector.")
+    distance: float = Field(description="Of its nearest query vector, in the router's metric.")
 
 
 class RouteOut(Outgoing):
     """What `auto` chose for an input, and why."""
 
     mix: list[MixPart] = Field(description="The chosen switches by their shares; empty for the bare base.")
-    abstained: bool = Field(description="Whether the input is too far from every task.")
-    distance: float | None = Field(description="To the nearest query vector; null if there is none to see.")
+    abstained: bool = Field(description="Whether the input is too strange to every task.")
+    distance: float | None = Field(
+        description="How much stranger the input is to the switch with the most votes than to inputs at large,"
+        " mostly below 0 for its own; null if there is none to see."
+    )
     threshold: float | None = Field(description="The largest distance that is no abstention; null for any.")
     neighbours: list[Neighbour]
 

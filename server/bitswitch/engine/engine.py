@@ -78,7 +78,7 @@ class Engine:
         self._thread.start()
         self._started.wait()
         if self._ended is not None:
-            raise UnavailableError("The engine did not start; the log says why.") from self._ended
+            raise UnavailableError(f"The engine did not start: {self._ended}") from self._ended
 
     def stop(self, timeout: float | None = None) -> None:
         """Take no more requests, answer those that wait, and end with the base's weights.
