@@ -117,8 +117,8 @@ class RouteOut(Outgoing):
     mix: list[MixPart] = Field(description="The chosen switches by their shares; empty for the bare base.")
     abstained: bool = Field(description="Whether the input is too strange to every task.")
     distance: float | None = Field(
-        description="How much stranger the input is to the switch with the most votes than to inputs at large,"
-        " mostly below 0 for its own; null if there is none to see."
+        description="How much stranger the input is to the switch with the most votes than to inputs at"
+        " large, mostly below 0 for its own; null if there is none to see."
     )
     threshold: float | None = Field(description="The largest distance that is no abstention; null for any.")
     neighbours: list[Neighbour]
