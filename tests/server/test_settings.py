@@ -47,7 +47,7 @@ def test_the_key_is_not_shown():
     [
         ("port", "70000", "less than or equal to 65535"),
         ("port", "tcp://10.0.0.1:80", "valid integer"),
-        ("device", "gpu", "cpu, so far"),
+        ("device", "gpu", "cpu, cuda"),
         ("dtype", "int8", "'bfloat16'"),
         ("queue_limit", "0", "greater than or equal to 1"),
         ("request_timeout", "nan", "finite"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from running import House, serving
+from running import FAR, House, serving
 
 ASK = {"model": "topic", "input": "who"}
 
@@ -90,8 +90,8 @@ def test_the_metrics_count_what_happened(house):
         before = http.get("/metrics")
         http.post("/v1/classify", json=ASK)
         http.post("/v1/classify", json={**ASK, "model": "nosuch"})
-        http.post("/v1/classify", json={"model": "auto", "input": "who who who who who who who who"})
-        http.post("/v1/embeddings", json={"model": "auto", "input": ["who who who who who who who who"] * 2})
+        http.post("/v1/classify", json={"model": "auto", "input": FAR})
+        http.post("/v1/embeddings", json={"model": "auto", "input": [FAR] * 2})
         after = http.get("/metrics").text
     assert before.headers["content-type"].startswith("text/plain")
 

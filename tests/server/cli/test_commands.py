@@ -92,7 +92,7 @@ def test_make_inspect_eval(run, tiny_base, tiny_finetune, inputs, data, tmp_path
         "topic",
         switch.base.digest,
         "bank, film, spam",
-        "hidden:1|mean|l2",
+        "hidden:1|mean+last|l2",
         "entropy bound",
         "0.93",
     ):
