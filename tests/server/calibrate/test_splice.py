@@ -35,7 +35,9 @@ def test_nobody_is_spliced_with_itself(inputs):
 
 @given(st.lists(ids, min_size=1, max_size=40))
 def test_a_cut_row_keeps_its_start_and_its_last_token(inputs):
-    for row, one in zip(cut([Row({"input_ids": one}, truncated=False) for one in inputs]), inputs, strict=True):
+    for row, one in zip(
+        cut([Row({"input_ids": one}, truncated=False) for one in inputs]), inputs, strict=True
+    ):
         found = list(row.fields["input_ids"])
         assert found == [*one[: len(found) - 1], one[-1]]
         assert row.truncated == (len(found) < len(one))
