@@ -6,12 +6,12 @@ which tensors belong together is `match`'s. Nothing here runs a model: who does 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
 from bitswitch_store import file
-from bitswitch_store.budget import Sizer, budget_tensors
+from bitswitch_store.budget import budget_tensors
 from bitswitch_store.checkpoint import Checkpoint, CheckpointError
 from bitswitch_store.match import head_of, match
 from bitswitch_store.paper import paper, paper_tensors
@@ -21,19 +21,24 @@ from bitswitch_store.task_vector import Progress, TaskVector
 __all__ = ["binarize", "paper"]
 
 _PARAMETER = {"paper": "alpha", "budget": "budget"}
+_NOTHING: Mapping[str, float] = {}
+
+
+RefinedSizer = Callable[[Sequence[TensorSwitch], Mapping[str, float]], int]
+"""Bytes of the whole file with these tensors, and these parameters beside the budget."""
 
 
 class Refinement(Protocol):
     """Makes a budget's tensors better by what the weights alone do not tell, within the same bytes."""
 
-    @property
-    def parameters(self) -> Mapping[str, float]:
-        """What the switch's rule shall tell of it beside the budget."""
-
     def __call__(
-        self, vector: TaskVector, tensors: Sequence[TensorSwitch], *, limit: int, size: Sizer
-    ) -> Sequence[TensorSwitch]:
-        """Better tensors, sorted by name, whose file by ``size`` takes at most ``limit`` bytes."""
+        self, vector: TaskVector, tensors: Sequence[TensorSwitch], *, limit: int, size: RefinedSizer
+    ) -> tuple[Sequence[TensorSwitch], Mapping[str, float]]:
+        """Better tensors, sorted by name, whose file by ``size`` takes at most ``limit`` bytes.
+
+        With them come the parameters that the rule shall tell of them beside the budget. The given tensors
+        with no parameters are an answer too: then nothing was found that is better.
+        """
 
 
 def binarize(
@@ -70,10 +75,8 @@ def binarize(
         SwitchError: the rule or its parameter is not one of these, or the budget cannot be met.
     """
     value = _parameter(rule)
-    if refinement is not None:
-        if rule.name != "budget":
-            raise SwitchError(f"the rule {rule.name} has no bytes to keep to; calibrate with 'budget'")
-        rule = Rule(rule.name, {**rule.parameters, **refinement.parameters})
+    if refinement is not None and rule.name != "budget":
+        raise SwitchError(f"the rule {rule.name} has no bytes to keep to; calibrate with 'budget'")
     found = match(base, finetuned)
     head = head_of(finetuned, found.head, None if labels is None else tuple(labels))
     vector = TaskVector(base, finetuned, found.tensors, progress)
@@ -81,10 +84,10 @@ def binarize(
         raise CheckpointError("the fine-tune has no head and the base's own weights: it changes nothing")
     created = datetime.now(UTC).isoformat(timespec="seconds")
 
-    def switch(tensors: Sequence[TensorSwitch]) -> Switch:
+    def switch(tensors: Sequence[TensorSwitch], told: Mapping[str, float] = _NOTHING) -> Switch:
         return Switch(
             base=base.identity(),
-            rule=rule,
+            rule=Rule(rule.name, {**rule.parameters, **told}),
             tensors=tuple(tensors),
             task=task,
             head=head,
@@ -94,16 +97,18 @@ def binarize(
             created=created,
         )
 
-    def size(tensors: Sequence[TensorSwitch]) -> int:
+    def size(tensors: Sequence[TensorSwitch], told: Mapping[str, float] = _NOTHING) -> int:
         # A switch of nothing has no file; it is asked for before the matrices of a headless one are in.
-        return len(file.write(switch(tensors))) if tensors or head else 0
+        return len(file.write(switch(tensors, told))) if tensors or head else 0
 
     if rule.name == "paper":
         return switch(paper_tensors(vector, value))
     weights = sum(base.numel(name) for name in base.names)
     limit = int(4 * weights * value)
     tensors = budget_tensors(vector, limit, size)
-    return switch(tensors if refinement is None else refinement(vector, tensors, limit=limit, size=size))
+    if refinement is None:
+        return switch(tensors)
+    return switch(*refinement(vector, tensors, limit=limit, size=size))
 
 
 def _parameter(rule: Rule) -> float:

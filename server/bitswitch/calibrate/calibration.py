@@ -3,12 +3,12 @@
 No labels and no training. Each pass runs the switched model once over all texts; on the way every linear
 layer is fitted (`layer.py`) to the fine-tune's answers, at one price of a bit for all layers, and its
 bias takes up what is left in the mean. Between passes the price is turned until the file meets the
-budget. Knows nothing of files or of the command line.
+budget, and the fit is held less to the task vector. Which pass is taken, and whether any, is for texts to say
+that none was fitted to. Knows nothing of files or of the command line.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,24 +17,29 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bitswitch.calibrate.layer import RIDGE, Layer
+from bitswitch.calibrate.layer import Layer
 from bitswitch.calibrate.pair import Pair, Text
 from bitswitch_store import planes
-from bitswitch_store.budget import Sizer, above
+from bitswitch_store.binarize import RefinedSizer
+from bitswitch_store.budget import above
 from bitswitch_store.checkpoint import Checkpoint
 from bitswitch_store.match import match
 from bitswitch_store.switch import TensorSwitch
 from bitswitch_store.task_vector import TaskVector
 
-PASSES = 6
-"""How often the switched model is run and fitted; more bring little."""
+RIDGES = (0.3, 0.1, 0.1, 0.03, 0.03, 0.03)
+"""Of each pass, as `layer.Layer.fit` takes it: from fits near τ to such that trust the texts."""
 
+LEAST = 10
+"""Fewer texts are none to fit to and to measure by."""
+
+# Every so many-th text is held out.
+_HELD_OUT = 5
 _AIM = 0.992
 # The first price, in the worth of a usual weight by itself: much of it the others could do as well.
 _START = 20.0
-# Bytes go with the price to about the power −⅓ at first; two passes tell better, within reason.
-_SLOPE = -1 / 3
-_SLOPES = (-1.0, -0.2)
+# Bytes go with the price to about the power −¼; between two passes the fit itself moves them as much.
+_SLOPE = -1 / 4
 # An output that no probe found to matter still counts this share of the layer's mean.
 _LEAST = 0.05
 
@@ -46,9 +51,9 @@ class Calibration:
     Attributes:
         base: folder of the base.
         finetuned: folder of the fine-tune.
-        texts: unlabelled example inputs, one or more; about 100 do.
+        texts: unlabelled example inputs, `LEAST` or more; about 100 do.
         seed: of the random directions by which the layers' sensitivities are probed.
-        progress: told (passes done, of how many, the best distance from the fine-tune's answers so far).
+        progress: told (passes done, of how many, the least divergence of a switch so far).
     """
 
     base: Path
@@ -58,40 +63,53 @@ class Calibration:
     progress: Callable[[int, int, float], None] | None = None
 
     def __post_init__(self) -> None:
-        if not self.texts:
-            raise ValueError("calibration needs example inputs; about 100 texts without labels do")
-
-    @property
-    def parameters(self) -> Mapping[str, float]:
-        """What the switch's rule tells of it: how many texts, and with which settings."""
-        return {"calibrated": len(self.texts), "passes": PASSES, "ridge": RIDGE, "seed": self.seed}
+        if len(self.texts) < LEAST:
+            raise ValueError(
+                f"calibration has {len(self.texts)} example inputs and needs {LEAST} or more, since it fits"
+                " to some and measures by others; about 100 texts without labels do"
+            )
 
     def __call__(
-        self, vector: TaskVector, tensors: Sequence[TensorSwitch], *, limit: int, size: Sizer
-    ) -> Sequence[TensorSwitch]:
-        """Calibrated tensors of at most ``limit`` bytes; the given ones if those answer better.
+        self, vector: TaskVector, tensors: Sequence[TensorSwitch], *, limit: int, size: RefinedSizer
+    ) -> tuple[Sequence[TensorSwitch], Mapping[str, float]]:
+        """Calibrated tensors of at most ``limit`` bytes, and how they came about.
+
+        On the texts held out, a pass must change no more labels than the given tensors do, and diverge less
+        by more than chance gives. Of such passes it is the one that diverges least; if there is none, the
+        given tensors, and nothing to tell of them.
 
         Raises:
             CheckpointError: a folder is no checkpoint, or the fine-tune is none of this base.
             BaseError: the base does not load.
         """
         head = bool(match(Checkpoint.open(self.base), Checkpoint.open(self.finetuned)).head)
-        pair = Pair(self.base, self.finetuned, self.texts, head=head)
+        held_out = self.texts[_HELD_OUT - 1 :: _HELD_OUT]
+        fitted = [text for place, text in enumerate(self.texts, start=1) if place % _HELD_OUT]
+        pair = Pair(self.base, self.finetuned, fitted, held_out, head=head)
         work = _Work(pair, vector, tensors, self.seed)
-        best, least = tuple(tensors), pair.distance(pair.run_switched())
-        fixed = size(work.fixed)
-        seen: list[tuple[float, float]] = []
+        best: tuple[Sequence[TensorSwitch], Mapping[str, float]] = (tensors, {})
+        start = pair.distance()
+        least = float(start.divergence.mean())
+        fixed = size(work.fixed, {})
         price = work.price
-        for number in range(1, PASSES + 1):
-            distance = pair.distance(pair.run_switched(partial(work.fit, price)))
+        for number, ridge in enumerate(RIDGES, start=1):
+            pair.run_switched(partial(work.fit, price, ridge))
+            distance = pair.distance()
+            divergence = float(distance.divergence.mean())
             found = work.tensors()
-            taken = size(found)
-            if taken <= limit and distance < least:
-                best, least = found, distance
+            told = {
+                "calibrated": len(fitted),
+                "held_out": len(held_out),
+                "passes": number,
+                "ridge": ridge,
+                "seed": self.seed,
+            }
+            taken = size(found, told)
+            if taken <= limit and divergence < least and distance.surely_below(start):
+                best, least = (found, told), divergence
             if self.progress is not None:
-                self.progress(number, PASSES, least)
-            seen.append((math.log(price), math.log(max(taken - fixed, 1))))
-            price = _next(seen, math.log(max(_AIM * limit - fixed, 1)))
+                self.progress(number, len(RIDGES), least)
+            price *= (max(_AIM * limit - fixed, 1) / max(taken - fixed, 1)) ** (1 / _SLOPE)
         return best
 
 
@@ -127,13 +145,13 @@ class _Work:
         self.fixed = [one for one in tensors if one.name not in self._layers.keys() | self._taus.keys()]
         self.price = _START * float(np.median(prices))
 
-    def fit(self, price: float, name: str, inputs: torch.Tensor, _: torch.Tensor) -> None:
+    def fit(self, price: float, ridge: float, name: str, inputs: torch.Tensor, _: torch.Tensor) -> None:
         """Fit one layer, and set it in the model: its weights, and the bias that makes its means right."""
         layer = self._layers.get(name)
         if layer is None:
             return
         bias = self._pair.biases.get(name)
-        layer.fit(inputs, self._wanted[name], price, centre=bias is not None)
+        layer.fit(inputs, self._wanted[name], price=price, ridge=ridge, centre=bias is not None)
         weight = layer.weight
         self._pair.set(name, weight)
         if bias is not None:
@@ -156,13 +174,3 @@ def _moved(tensor: TensorSwitch) -> torch.Tensor:
     """What a tensor switch adds to its tensor, float32."""
     knobs = tensor.knobs.reshape(-1, *[1] * (len(tensor.shape) - 1))
     return torch.from_numpy(planes.unpack(tensor) * knobs)
-
-
-def _next(seen: Sequence[tuple[float, float]], goal: float) -> float:
-    """The price to try next, from (log price, log bytes) of the passes so far and the log of the goal."""
-    price, taken = seen[-1]
-    slope = _SLOPE
-    if len(seen) > 1 and abs(price - seen[-2][0]) > 0.01:
-        least, most = _SLOPES
-        slope = min(max((taken - seen[-2][1]) / (price - seen[-2][0]), least), most)
-    return math.exp(price + (goal - taken) / slope)

@@ -19,9 +19,6 @@ from bitswitch.calibrate.descent import descend
 from bitswitch_store import planes
 from bitswitch_store.switch import TensorSwitch
 
-RIDGE = 0.03
-"""Share of the inputs' mean variance added to every input's: how much is still kept to τ itself."""
-
 _SWEEPS = 2
 _KNOB_BITS = 16
 # Beyond this density one more active weight would cost next to nothing.
@@ -73,13 +70,16 @@ class Layer:
         knobs = np.where(used, self._knobs, np.float32(0))
         return [TensorSwitch(self.name, self._signs.shape, *planes.pack(self._signs), knobs)]
 
-    def fit(self, inputs: torch.Tensor, outputs: torch.Tensor, price: float, *, centre: bool) -> None:
+    def fit(
+        self, inputs: torch.Tensor, outputs: torch.Tensor, *, price: float, ridge: float, centre: bool
+    ) -> None:
         """Choose signs and knobs anew, from the present ones on.
 
         Args:
             inputs: what the layer is given, float32 (positions, inputs).
             outputs: what it should answer, bias left out, float32 (positions, outputs).
             price: of a bit, in the loss that `sensitivity` is of.
+            ridge: share of the inputs' mean variance added to every input's: how much is kept to τ itself.
             centre: whether a bias will see to the means.
         """
         if centre:
@@ -89,9 +89,9 @@ class Layer:
             missing -= missing.mean(dim=0)
         covariance = inputs.T @ inputs / len(inputs)
         wanted = missing.T @ inputs / len(inputs)
-        ridge = RIDGE * float(covariance.diagonal().mean()) + 1e-12
-        covariance.diagonal().add_(ridge)
-        wanted.add_(self.tau, alpha=ridge)
+        added = ridge * float(covariance.diagonal().mean()) + 1e-12
+        covariance.diagonal().add_(added)
+        wanted.add_(self.tau, alpha=added)
         norm = float(((self.tau @ covariance) * self.tau).sum())
         bits = self._bits()
         prices, row_prices = bits * price / self.sensitivity, _KNOB_BITS * price / self.sensitivity

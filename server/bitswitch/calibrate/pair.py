@@ -1,27 +1,27 @@
 """A fine-tune, and beside it the same model at a switch: what both make of the same few texts.
 
-Knows how to run transformers' models and where their linear layers are; nothing of how a switch is made.
+Some texts are held out: only the distance between the two is measured on them. Knows how to run
+transformers' models and where their linear layers are; nothing of how a switch is made.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import kl_div
 from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 
 from bitswitch.base.load import load, quiet
-from bitswitch.core import Row, Want
+from bitswitch.calibrate.splice import cut, spliced
+from bitswitch.core import Want
 
-MAX_TOKENS = 8_192
-"""Tokens of all texts together, padding included: the layers' answers to them are held in memory."""
-
-_USUAL = 0.95
-"""Share of the texts that are read to their end, if `MAX_TOKENS` allows it."""
+# Standard errors by which a mean gain has to be above 0.
+_SURE = 2.0
 
 _AT_ONCE = 25
 """Texts of which gradients are held at once."""
@@ -35,8 +35,27 @@ Watch = Callable[[str, torch.Tensor, torch.Tensor], None]
 _Hook = Callable[[str, torch.nn.Module, torch.Tensor, torch.Tensor], torch.Tensor | None]
 
 
+class Distance(NamedTuple):
+    """How far the switched model's answers are from the fine-tune's, for each text held out or spliced.
+
+    Attributes:
+        relabelled: float64 (texts,): 1 for another label, else 0; all 0 where not one label of several holds.
+        divergence: float64 (texts,): of the labels' probabilities; without such, the squared error as a
+            share of the answers' mean variance.
+    """
+
+    relabelled: torch.Tensor
+    divergence: torch.Tensor
+
+    def surely_below(self, other: Distance) -> bool:
+        """Whether no more labels are changed than in ``other``, and the divergence is less beyond chance."""
+        gain = other.divergence - self.divergence
+        doubt = float(gain.std()) / math.sqrt(len(gain))
+        return bool(self.relabelled.sum() <= other.relabelled.sum()) and float(gain.mean()) > _SURE * doubt
+
+
 class Pair:
-    """Both models, in float32 and eval mode, and the texts as one padded batch.
+    """Both models, in float32 and eval mode, and each group of texts as one padded batch.
 
     Attributes:
         layers: names in the base's checkpoint of the weights of the backbone's linear layers, in the order
@@ -44,13 +63,16 @@ class Pair:
         biases: of those that have one, the name of the bias by the name of the weights.
     """
 
-    def __init__(self, base: Path, finetuned: Path, texts: Sequence[Text], *, head: bool) -> None:
+    def __init__(
+        self, base: Path, finetuned: Path, texts: Sequence[Text], held_out: Sequence[Text], *, head: bool
+    ) -> None:
         """Load.
 
         Args:
             base: folder of the base.
             finetuned: folder of the fine-tune.
-            texts: example inputs, one or more.
+            texts: example inputs to fit to, one or more.
+            held_out: others to measure by, one or more.
             head: whether the fine-tune has a classification head; its embeddings count if it has none.
         """
         ground = load(base, dtype="float32")
@@ -68,8 +90,9 @@ class Pair:
             and config.num_labels > 1
             and getattr(config, "problem_type", None) in (None, "single_label_classification")
         )
-        self._fields = ground.encoder.pad(
-            _cut(ground.encode(texts, want=Want.CLASSIFY if head else Want.EMBED))
+        want = Want.CLASSIFY if head else Want.EMBED
+        self._fields, self._held_out = (
+            ground.encoder.pad(spliced(cut(ground.encode(some, want=want)))) for some in (texts, held_out)
         )
         self._mask = self._fields["attention_mask"].bool()
         place = {name: names[id(value)] for name, value in ground.parameters.items()}
@@ -88,46 +111,47 @@ class Pair:
                 if module.bias is not None and id(module.bias) in by_id:
                     self.biases[name] = by_id[id(module.bias)]
         runs: list[str] = []
-        self.answers = self.run_finetune(lambda name, *_: runs.append(name))
+        self.run_finetune(lambda name, *_: runs.append(name))
+        with torch.no_grad():
+            self._wanted = self._answers(self._finetune, self._held_out)
         self.layers = tuple(name for name in runs if runs.count(name) == 1)
 
     @torch.no_grad()
-    def run_finetune(self, watch: Watch) -> torch.Tensor:
-        """Run the fine-tune, watched layer by layer: its answers, float32 (texts, outputs)."""
+    def run_finetune(self, watch: Watch) -> None:
+        """Run the fine-tune over the texts to fit to, watched layer by layer."""
         with self._hooked(self._finetune, lambda name, _, *seen: watch(name, *self._positions(*seen))):
-            return self._answers(self._finetune, self._fields)
+            self._answers(self._finetune, self._fields)
 
     @torch.no_grad()
-    def run_switched(self, watch: Watch | None = None) -> torch.Tensor:
-        """Run the model at the switch; a layer answers after ``watch``, which may `set` its parameters."""
+    def run_switched(self, watch: Watch) -> None:
+        """Run the model at the switch over the same; a layer answers after ``watch``, which may `set` it."""
 
         def hook(
             name: str, module: torch.nn.Module, inputs: torch.Tensor, outputs: torch.Tensor
-        ) -> torch.Tensor | None:
-            if watch is None:
-                return None
+        ) -> torch.Tensor:
             watch(name, *self._positions(inputs, outputs))
             again: torch.Tensor = module.forward(inputs)
             return again
 
         with self._hooked(self._switched, hook):
-            return self._answers(self._switched, self._fields)
+            self._answers(self._switched, self._fields)
 
     def set(self, name: str, value: torch.Tensor) -> None:
         """Set a parameter of the model at the switch, by its name in the base's checkpoint."""
         self._parameters[name].data = value
 
-    def distance(self, answers: torch.Tensor) -> float:
-        """How far answers are from the fine-tune's, in the mean of the texts: 0 or more.
-
-        The divergence of the labels' probabilities where one label of several holds; otherwise the squared
-        error as a share of the answers' variance.
-        """
+    @torch.no_grad()
+    def distance(self) -> Distance:
+        """How far the model at the switch is from the fine-tune on the texts held out."""
+        answers, wanted = self._answers(self._switched, self._held_out), self._wanted
         if self._one_of_many:
-            mine, theirs = answers.log_softmax(dim=-1), self.answers.log_softmax(dim=-1)
-            return float(kl_div(mine, theirs, log_target=True, reduction="batchmean"))
-        spread = (self.answers - self.answers.mean(dim=0)).square().sum().clamp_min(1e-12)
-        return float((answers - self.answers).square().sum() / spread)
+            relabelled = answers.argmax(dim=-1) != wanted.argmax(dim=-1)
+            mine, theirs = answers.log_softmax(dim=-1), wanted.log_softmax(dim=-1)
+            divergence = kl_div(mine, theirs, log_target=True, reduction="none").sum(dim=-1)
+            return Distance(relabelled.double(), divergence.double())
+        errors = (answers - wanted).double().square().sum(dim=-1)
+        spread = (wanted - wanted.mean(dim=0)).double().square().sum(dim=-1).mean().clamp_min(1e-12)
+        return Distance(torch.zeros_like(errors), errors / spread)
 
     def sensitivities(self, seed: int) -> dict[str, torch.Tensor]:
         """How much each output of each layer moves the fine-tune's answers.
@@ -200,18 +224,3 @@ class Pair:
 def _backbone(model: PreTrainedModel) -> torch.nn.Module:
     """The model without its head; itself if it has none."""
     return getattr(model, model.base_model_prefix, model)
-
-
-def _cut(rows: Sequence[Row]) -> list[Row]:
-    """Rows short enough for `MAX_TOKENS` and not much longer than most: all are padded to the longest.
-
-    A long one loses tokens before its last one, which closes it.
-    """
-    usual = sorted(row.length for row in rows)[int(_USUAL * (len(rows) - 1))]
-    longest = max(8, min(usual, MAX_TOKENS // len(rows)))
-    return [
-        row
-        if row.length <= longest
-        else Row({name: [*ids[: longest - 1], ids[-1]] for name, ids in row.fields.items()}, truncated=True)
-        for row in rows
-    ]

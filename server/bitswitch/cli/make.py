@@ -34,13 +34,17 @@ class Made:
     checkpoint_size: int
     active: int
     weights: int
+    uncalibrated: bool
 
     def summary(self) -> str:
-        """One line for the terminal."""
-        return (
+        """One line for the terminal, and one more if calibration was in vain."""
+        line = (
             f"{self.output}: {self.size:,} bytes, {self.size / self.checkpoint_size:.2%} of the base in fp32;"
             f" {self.active:,} of {self.weights:,} weights ({self.active / self.weights:.2%}) are active"
         )
+        if not self.uncalibrated:
+            return line
+        return f"{line}\nnot calibrated: no fit answered the inputs held out better"
 
 
 def make_switch(
@@ -100,7 +104,8 @@ def make_switch(
     unfinished.write_bytes(data)
     unfinished.replace(output)
     weights = sum(origin.numel(name) for name in origin.names)
-    return Made(output, len(data), 4 * weights, switch.active, weights)
+    in_vain = calibrate and "calibrated" not in switch.rule.parameters
+    return Made(output, len(data), 4 * weights, switch.active, weights, uncalibrated=in_vain)
 
 
 def query_features(base: Path, texts: Sequence[Text], bars: Progress) -> QuerySet:

@@ -131,14 +131,27 @@ def test_a_budget_is_kept(run, tiny_base, tiny_finetune, tmp_path):
     assert output.stat().st_size <= 0.1 * total
 
 
-def test_a_budget_is_calibrated_on_the_queries(run, tiny_base, tiny_finetune, inputs, tmp_path):
+def test_a_budget_is_calibrated_on_the_queries(run, tiny_base, tiny_finetune, tmp_path):
+    inputs, output = tmp_path / "many.jsonl", tmp_path / "topic.switch.safetensors"
+    words = " ".join(TEXTS).split()
+    inputs.write_text("\n".join(json.dumps(" ".join(words[i : i + 6])) for i in range(len(words) - 5)))
+    how = ["--queries", inputs, "--calibrate", "--budget"]
+    status, out, err = make(run, tiny_base, tiny_finetune, output, *how, 0.1)
+    assert (status, err) == (0, "")
+    assert "not calibrated" not in out
+    told = file.read(output).rule.parameters
+    assert told["calibrated"] + told["held_out"] == len(words) - 5
+    assert "calibrated" in run("inspect", output)[1]
+
+
+def test_too_few_queries_to_calibrate_on_are_named(run, tiny_base, tiny_finetune, inputs, tmp_path):
     output = tmp_path / "topic.switch.safetensors"
     status, _, err = make(
         run, tiny_base, tiny_finetune, output, "--queries", inputs, "--budget", 0.1, "--calibrate"
     )
-    assert (status, err) == (0, "")
-    assert file.read(output).rule.parameters["calibrated"] == 3
-    assert "calibrated" in run("inspect", output)[1]
+    assert status == 2
+    assert "calibration has 3 example inputs and needs 10 or more" in err
+    assert not output.exists()
 
 
 @pytest.mark.parametrize(
