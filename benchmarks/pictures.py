@@ -7,7 +7,6 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
 
 from benchmarks.report import Chart
 
@@ -40,7 +39,7 @@ def draw(chart: Chart, path: Path) -> None:
         ):
             if log:
                 scale("log", base=2) if axis is axes.xaxis else scale("log")
-                axis.set_major_formatter(ScalarFormatter())
+                axis.set_major_formatter(lambda value, _: f"{value:.3g}")
         if not chart.log_y:
             axes.set_ylim(bottom=0)
         axes.legend(frameon=False)
