@@ -77,10 +77,16 @@ class Queue:
         """The next step, its jobs taken out. None after ``timeout`` seconds without any, after `wake`, or
         when the queue is closed and nothing is left.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self._woken or self._waiting() or self._drained(), timeout)
-            self._woken = False
+        waiting: list[list[Job]] = []
+
+        def look() -> bool:
+            nonlocal waiting
             waiting = self._waiting()
+            return bool(waiting) or self._woken or self._drained()
+
+        with self._changed:
+            self._changed.wait_for(look, timeout)
+            self._woken = False
             if not waiting:
                 return None
             step = choose(waiting)
