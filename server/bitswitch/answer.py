@@ -156,7 +156,8 @@ class Answers:
     async def route(self, tenant: str, inputs: Inputs, *, request_id: str = "") -> Routed:
         """What ``auto`` would do with each input, without doing it. Raises as `classify` does."""
         async with self._asked(tenant, AUTO, inputs, Want.FEATURES, request_id) as asked:
-            return await self._route(asked)
+            routed, _ = await self._route(asked)
+            return routed
 
     @asynccontextmanager
     async def _asked(
@@ -193,11 +194,13 @@ class Answers:
         before = Timing()
         choices: Sequence[Choice | None] = [None] * len(asked.inputs)
         if ref.auto:
-            routed = await self._route(asked)
+            routed, rows = await self._route(asked)
             choices, before = routed.choices, routed.timing
             model = AUTO
             selections = [choice.selection for choice in routed.choices]
-            rows = await asyncio.to_thread(self._prepare, asked, selections, choices)
+            self._check(asked, selections, choices)
+            if asked.want is Want.EMBED:  # of which the model may read more or less
+                rows = await asyncio.to_thread(self._base.encode, asked.inputs, want=Want.EMBED)
         else:
             selection, rows = await asyncio.to_thread(self._named, asked, ref)
             model = selection.model
@@ -210,29 +213,15 @@ class Answers:
     def _named(self, asked: _Asked, ref: ModelRef) -> tuple[Selection, tuple[Row, ...]]:
         """Resolve and tokenize at one go: each hand-over to a thread costs as much as a short text."""
         selection = select(self._store, asked.tenant, ref, base=self._base.identity.digest)
-        return selection, self._prepare(asked, [selection], [None])
+        self._check(asked, [selection], [None])
+        return selection, self._base.encode(asked.inputs, want=asked.want)
 
-    def _prepare(
+    def _check(
         self, asked: _Asked, selections: Sequence[Selection], choices: Sequence[Choice | None]
-    ) -> tuple[Row, ...]:
-        """The inputs as rows, if these selections can answer them."""
+    ) -> None:
+        """Refuse what these selections cannot answer, before any of it is computed."""
         if asked.want is Want.CLASSIFY:
             check_heads(selections, choices)
-        self._check_mixes(selections)
-        return self._base.encode(asked.inputs, want=asked.want)
-
-    async def _route(self, asked: _Asked) -> Routed:
-        rows = await asyncio.to_thread(self._base.encode, asked.inputs, want=Want.FEATURES)
-        at_base: list[_Target] = [(Mix.of(), None)] * len(rows)
-        features, timing = await self._compute(asked, rows, at_base, want=Want.FEATURES)
-        choices = await asyncio.to_thread(self._pick, asked.tenant, np.stack(features))
-        return Routed(tuple(choices), sum(row.length for row in rows), timing)
-
-    def _pick(self, tenant: str, features: NDArray[np.float32]) -> list[Choice]:
-        named = routable(self._store, tenant, base=self._base.identity.digest)
-        return [choice_of(route, named) for route in self._router.pick(features, named.keys())]
-
-    def _check_mixes(self, selections: Sequence[Selection]) -> None:
         count = len({selection.mix for selection in selections})
         if count > self._max_mixes:
             raise InputTooLongError(
@@ -240,6 +229,18 @@ class Answers:
                 f" {self._max_mixes}: send fewer inputs per request.",
                 param="input",
             )
+
+    async def _route(self, asked: _Asked) -> tuple[Routed, tuple[Row, ...]]:
+        """The routes, and the inputs as rows: as they are read for features and for classes alike."""
+        rows = await asyncio.to_thread(self._base.encode, asked.inputs, want=Want.FEATURES)
+        at_base: list[_Target] = [(Mix.of(), None)] * len(rows)
+        features, timing = await self._compute(asked, rows, at_base, want=Want.FEATURES)
+        choices = await asyncio.to_thread(self._pick, asked.tenant, np.stack(features))
+        return Routed(tuple(choices), sum(row.length for row in rows), timing), rows
+
+    def _pick(self, tenant: str, features: NDArray[np.float32]) -> list[Choice]:
+        named = routable(self._store, tenant, base=self._base.identity.digest)
+        return [choice_of(route, named) for route in self._router.pick(features, named.keys())]
 
     async def _compute(
         self, asked: _Asked, rows: Sequence[Row], targets: Sequence[_Target], *, want: Want
