@@ -15,10 +15,11 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import URL, ColumnElement, Connection, and_, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, insert, or_, select, update
 
+from bitswitch_store.database import Database
 from bitswitch_store.errors import Conflict, InvalidName, NotStored
-from bitswitch_store.tables import aliases, names, open_database, switches, writer
+from bitswitch_store.tables import aliases, names, switches
 
 RESERVED = ("auto", "base")
 """No switch's name, in any tenant: what ``model`` may say besides one."""
@@ -74,47 +75,39 @@ def check_name(name: str, what: str = "name") -> str:
 
 
 class Catalog:
-    """The catalog in one database; may be used from many threads, and opened by many processes.
+    """What the database knows of switches; may be used from many threads.
 
     Args:
-        url: any URL SQLAlchemy knows; the tables are made or brought up to date.
-
-    Raises:
-        StoreError: the database cannot be opened, or a newer bitswitch made its tables.
+        database: where the rows are; whoever opened it closes it.
     """
 
-    def __init__(self, url: str | URL) -> None:
-        self._engine = open_database(url)
-
-    def close(self) -> None:
-        """Close the connections; the catalog is not used after that."""
-        self._engine.dispose()
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def find(self, tenant: str, name: str, selector: str | None = None) -> Entry | None:
         """One version of the tenant's own: by its number, by an alias, or (None) the latest there is."""
-        with self._engine.begin() as connection:
+        with self._database.reading() as connection:
             return _find(connection, tenant, name, selector)
 
     def list(self, tenant: str) -> list[Entry]:
         """All versions of the tenant's own, by name and version."""
-        with self._engine.begin() as connection:
+        with self._database.reading() as connection:
             return _entries(connection, switches.c.tenant == tenant)
 
     def visible(self, tenant: str) -> builtins.list[Entry]:
         """The tenant's own, and the public ones of others; by tenant, name and version."""
-        with self._engine.begin() as connection:
+        with self._database.reading() as connection:
             return _entries(connection, or_(switches.c.tenant == tenant, switches.c.public))
 
     def digests(self) -> set[str]:
         """The digests of all versions of all tenants."""
-        with self._engine.begin() as connection:
+        with self._database.reading() as connection:
             return set(connection.scalars(select(switches.c.digest)))
 
     @contextmanager
     def writing(self) -> Iterator[Writing]:
         """A transaction that is alone in writing from its beginning to its end; all of it, or nothing."""
-        with self._engine.begin() as connection:
-            connection.execute(update(writer).values(turn=writer.c.turn + 1))
+        with self._database.writing() as connection:
             yield Writing(connection)
 
 

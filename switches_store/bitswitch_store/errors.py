@@ -24,3 +24,7 @@ class InvalidName(StoreError):  # noqa: N818
 
 class CorruptBlob(StoreError):  # noqa: N818
     """The stored bytes are no longer the bytes that were put."""
+
+
+class StoreUnavailable(StoreError):  # noqa: N818
+    """The database or the place of the blobs does not answer now; later it may."""

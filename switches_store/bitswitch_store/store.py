@@ -18,6 +18,7 @@ from bitswitch_store import file
 from bitswitch_store.blobs import Blobs, DirectoryBlobs
 from bitswitch_store.catalog import Catalog, Entry, check_name
 from bitswitch_store.coded import MAX_WEIGHTS, CodedSwitch
+from bitswitch_store.database import Database
 from bitswitch_store.errors import Conflict, CorruptBlob, InvalidName, NotStored, StoreError
 from bitswitch_store.switch import BaseIdentity, QuerySet, Switch, SwitchError
 
@@ -49,6 +50,9 @@ class Store:
         max_weights: how many weights that base has; a file that claims more is refused undecoded.
         database_url: where the catalog is; None is a SQLite file in ``root``.
 
+    Attributes:
+        database: the catalog's; who may call and what they did is kept in it as well.
+
     Raises:
         StoreError: the directory or the database cannot be used; the message says why.
     """
@@ -66,13 +70,14 @@ class Store:
         self._base = base
         self._max_weights = max_weights
         self._blobs: Blobs = DirectoryBlobs(root / "blobs")
-        self._catalog = Catalog(database_url or URL.create("sqlite", database=str(root / "catalog.sqlite3")))
+        self.database = Database(database_url or URL.create("sqlite", database=str(root / "catalog.sqlite3")))
+        self._catalog = Catalog(self.database)
         if orphans := self.orphans():
             _log.warning("%s: %d blobs belong to no switch, such as %s", root, len(orphans), min(orphans))
 
     def close(self) -> None:
-        """Close the catalog's connections; the store is not used after that."""
-        self._catalog.close()
+        """Close the database's connections; the store is not used after that."""
+        self.database.close()
 
     def put(
         self, source: Path | bytes | Incoming, *, tenant: str, name: str | None = None, public: bool = False

@@ -19,8 +19,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from sqlalchemy.exc import IntegrityError
 
 from bitswitch_store.catalog import Catalog, Entry, Writing, check_name
+from bitswitch_store.database import Database, open_database
 from bitswitch_store.errors import Conflict, InvalidName, NotStored, StoreError
-from bitswitch_store.tables import metadata, open_database
+from bitswitch_store.tables import metadata
 
 
 def url(folder: Path) -> str:
@@ -29,8 +30,8 @@ def url(folder: Path) -> str:
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    with closing(Catalog(url(tmp_path))) as catalog:
-        yield catalog
+    with closing(Database(url(tmp_path))) as database:
+        yield Catalog(database)
 
 
 def digest(number: int) -> str:
@@ -64,8 +65,8 @@ def point(catalog: Catalog, name: str, alias: str, version: int) -> Entry:
 
 def test_what_is_published_is_found_again_after_reopening(tmp_path: Path):
     before = datetime.now(UTC)
-    with closing(Catalog(url(tmp_path))) as catalog:
-        entry = publish(catalog, "trec", 1, public=True)
+    with closing(Database(url(tmp_path))) as database:
+        entry = publish(Catalog(database), "trec", 1, public=True)
     assert entry == Entry(
         tenant="acme",
         name="trec",
@@ -81,8 +82,8 @@ def test_what_is_published_is_found_again_after_reopening(tmp_path: Path):
         created=entry.created,
     )
     assert before <= entry.created <= datetime.now(UTC)
-    with closing(Catalog(url(tmp_path))) as catalog:
-        found = catalog.find("acme", "trec")
+    with closing(Database(url(tmp_path))) as database:
+        found = Catalog(database).find("acme", "trec")
         assert found == entry
         assert found.created.utcoffset() == UTC.utcoffset(None)
 
@@ -281,8 +282,9 @@ def test_the_database_itself_refuses_an_alias_to_nothing(tmp_path: Path, catalog
 
 
 def test_eight_threads_publish_to_one_name(tmp_path: Path, catalog: Catalog):
-    with closing(Catalog(url(tmp_path))) as second, ThreadPoolExecutor(8) as pool:
-        entries = list(pool.map(lambda n: publish((catalog, second)[n % 2], "a", n), range(1, 81)))
+    with closing(Database(url(tmp_path))) as second, ThreadPoolExecutor(8) as pool:
+        catalogs = (catalog, Catalog(second))
+        entries = list(pool.map(lambda n: publish(catalogs[n % 2], "a", n), range(1, 81)))
     assert sorted(entry.version for entry in entries) == list(range(1, 81))
     assert catalog.list("acme") == sorted(entries, key=lambda entry: entry.version)
 
@@ -307,7 +309,7 @@ def test_a_migration_that_fails_leaves_nothing(tmp_path: Path):
     with closing(sqlite3.connect(tmp_path / "catalog.sqlite3")) as database:
         database.execute("CREATE TABLE aliases (of_somebody_else TEXT)")
         with pytest.raises(StoreError, match=r"table aliases already exists"):
-            Catalog(url(tmp_path))
+            Database(url(tmp_path))
         tables = database.execute("SELECT name FROM sqlite_master").fetchall()
     assert tables == [("aliases",)]
 
@@ -323,8 +325,8 @@ def test_sqlite_is_set_to_lose_nothing(tmp_path: Path):
 
 def test_processes_that_open_a_new_catalog_at_once_all_do(tmp_path: Path):
     code = (
-        "import sys; from bitswitch_store.catalog import Catalog; print('ready', flush=True);"
-        " sys.stdin.read(1); Catalog(sys.argv[1]).close(); print('open')"
+        "import sys; from bitswitch_store.database import Database; print('ready', flush=True);"
+        " sys.stdin.read(1); Database(sys.argv[1]).close(); print('open')"
     )
     command = [sys.executable, "-c", code, url(tmp_path)]
     processes = [
@@ -343,26 +345,26 @@ def test_threads_that_open_catalogs_at_once_all_do(tmp_path: Path):
     for folder in folders:
         folder.mkdir(exist_ok=True)
     with ThreadPoolExecutor(9) as pool:
-        for catalog in pool.map(lambda folder: Catalog(url(folder)), folders):
-            assert catalog.list("acme") == []
-            catalog.close()
+        for database in pool.map(lambda folder: Database(url(folder)), folders):
+            assert Catalog(database).list("acme") == []
+            database.close()
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path):
     (tmp_path / "catalog.sqlite3").write_text("this is not a database, however long it may be" * 100)
     with pytest.raises(StoreError, match=r"cannot be opened .*not a database.*; give the URL of a database"):
-        Catalog(url(tmp_path))
+        Database(url(tmp_path))
 
 
 def test_tables_of_a_newer_version_are_refused(tmp_path: Path):
-    Catalog(url(tmp_path)).close()
+    Database(url(tmp_path)).close()
     with closing(sqlite3.connect(tmp_path / "catalog.sqlite3")) as database:
         database.execute("UPDATE alembic_version SET version_num = '9999'")
         database.commit()
     with pytest.raises(
         StoreError, match=r"not ones this version knows .*9999.*; open it with the bitswitch that"
     ):
-        Catalog(url(tmp_path))
+        Database(url(tmp_path))
 
 
 class Bookkeeping(RuleBasedStateMachine):

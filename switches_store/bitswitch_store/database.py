@@ -1,0 +1,143 @@
+"""The store's database: how it is opened, read and written. Catalog, keys, limits and the audit share one.
+
+Knows no table but the one whose row is a writer's turn. Nothing here is SQLite's alone but `_tune_sqlite`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, update
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from bitswitch_store.errors import StoreError, StoreUnavailable
+from bitswitch_store.tables import writer
+
+_BUSY_SECONDS = 30
+"""How long a writer waits for its turn; a turn takes milliseconds."""
+
+_alembic = threading.Lock()
+"""Alembic keeps what it is at work on in a global."""
+
+
+class Database:
+    """One database; may be used from many threads, and opened by many processes.
+
+    Args:
+        url: any URL SQLAlchemy knows; the tables are made or brought up to date.
+
+    Raises:
+        StoreError: it cannot be opened, or a newer bitswitch made its tables.
+    """
+
+    def __init__(self, url: str | URL) -> None:
+        self._engine = open_database(url)
+
+    def close(self) -> None:
+        """Close the connections; the database is not used after that."""
+        self._engine.dispose()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that reads; it needs no lock.
+
+        Raises:
+            StoreUnavailable: the database does not answer.
+        """
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except (OperationalError, InterfaceError) as error:
+            raise StoreUnavailable(f"the database does not answer ({error.orig}); try again") from error
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that is alone in writing from its beginning to its end; all of it, or nothing.
+
+        Raises:
+            StoreUnavailable: the database does not answer.
+        """
+        with self.reading() as connection:
+            connection.execute(update(writer).values(turn=writer.c.turn + 1))
+            yield connection
+
+
+def open_database(url: str | URL) -> Engine:
+    """Connect, and bring the tables up to date in one transaction.
+
+    Args:
+        url: any URL SQLAlchemy knows.
+
+    Raises:
+        StoreError: the database cannot be opened, or a newer bitswitch made its tables.
+    """
+    shown = make_url(url).render_as_string(hide_password=True)
+    engine = create_engine(url)
+    try:
+        if engine.dialect.name == "sqlite":
+            _tune_sqlite(engine)
+        with engine.connect().execution_options(migrating=True) as connection, connection.begin():
+            _migrate(connection)
+    except DBAPIError as error:
+        engine.dispose()
+        raise StoreError(
+            f"the catalog {shown} cannot be opened ({error.orig});"
+            " give the URL of a database that nothing else keeps locked"
+        ) from error
+    except CommandError as error:
+        engine.dispose()
+        raise StoreError(
+            f"the tables of the catalog {shown} are not ones this version knows ({error});"
+            " open it with the bitswitch that made them, or a newer one"
+        ) from error
+    return engine
+
+
+def _migrate(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", "bitswitch_store:migrations")
+    config.attributes["connection"] = connection
+    with _alembic:
+        command.upgrade(config, "head")
+
+
+def _tune_sqlite(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def _connect(connection: sqlite3.Connection, _record: object) -> None:
+        # sqlite3 would begin transactions at some statements and not at others (DDL, SELECT).
+        connection.isolation_level = None
+        connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000}")
+        _write_ahead(connection)
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # Migrating reads before it writes, and SQLite lets no reader become a writer behind another.
+        migrating = connection.get_execution_options().get("migrating", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if migrating else "BEGIN")
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Turn on the write-ahead log.
+
+    Where several processes do so on a new file at once, SQLite tells all but one "locked" without waiting,
+    whatever the busy timeout: the wait is here.
+    """
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
