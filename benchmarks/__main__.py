@@ -11,9 +11,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.report import write
-from benchmarks.setting import Setting, machine
-from bitswitch.cli.demo import demo_base
+from bitswitch.cli.threads import let_threads_sleep
+
+let_threads_sleep()  # as the server does: before what follows loads torch
+
+from benchmarks.report import write  # noqa: E402
+from benchmarks.setting import Setting, machine  # noqa: E402
+from bitswitch.cli.demo import demo_base  # noqa: E402
 
 SUBJECTS = ("switching", "variants", "mixed", "serving", "bare", "fairness", "stored")
 

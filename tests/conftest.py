@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from bitswitch.cli.threads import let_threads_sleep
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+let_threads_sleep()
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
