@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from bitswitch.base.model import Base
 from bitswitch.core import Mix, Request, Result, Row, Timing, Want
+from bitswitch.engine.admission import Ticket
 from bitswitch.engine.engine import Engine
 from bitswitch.errors import (
     DeadlineExceededError,
@@ -38,6 +39,9 @@ _Target = tuple[Mix, str | None]
 """Weights, and the digest of the head that answers; None where no head does."""
 
 _log = logging.getLogger(__name__)
+
+CHARS = 4
+"""Characters of a token, about; so much is known of a text before it is tokenized."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ class _Asked:
     want: Want
     id: str
     deadline: float
+    ticket: Ticket
 
     def request(self, mix: Mix, rows: Sequence[Row], *, want: Want, head: str | None = None) -> Request:
         return Request(mix, want, tuple(rows), head, self.tenant, self.deadline, self.id)
@@ -172,12 +177,20 @@ class Answers:
             )
         self._check_texts(inputs)
         try:
-            async with asyncio.timeout(self._timeout):
-                yield _Asked(tenant, model, inputs, want, request_id, time.monotonic() + self._timeout)
+            # Refused here, on the event loop, a request has cost next to nothing.
+            with self._engine.admission.admitted(tenant, self._guess(inputs)) as ticket:
+                async with asyncio.timeout(self._timeout):
+                    deadline = time.monotonic() + self._timeout
+                    yield _Asked(tenant, model, inputs, want, request_id, deadline, ticket)
         except TimeoutError as error:
             raise DeadlineExceededError(
                 f"There was no answer within {self._timeout:g} s; try again later."
             ) from error
+
+    def _guess(self, inputs: Inputs) -> int:
+        """Tokens of texts that are not tokenized yet."""
+        lengths = (len(one) if isinstance(one, str) else sum(map(len, one)) for one in inputs)
+        return sum(min(2 + length // CHARS, self._base.encoder.limit) for length in lengths)
 
     def _check_texts(self, inputs: Inputs) -> None:
         for index, one in enumerate(inputs):
@@ -203,6 +216,7 @@ class Answers:
                 rows = await asyncio.to_thread(self._base.encode, asked.inputs, want=Want.EMBED)
         else:
             selection, rows = await asyncio.to_thread(self._named, asked, ref)
+            asked.ticket.tokens = sum(row.length for row in rows)
             model = selection.model
             selections = [selection] * len(asked.inputs)
         targets = [(selection.mix, _head(selection, asked.want)) for selection in selections]
@@ -233,6 +247,7 @@ class Answers:
     async def _route(self, asked: _Asked) -> tuple[Routed, tuple[Row, ...]]:
         """The routes, and the inputs as rows: as they are read for features and for classes alike."""
         rows = await asyncio.to_thread(self._base.encode, asked.inputs, want=Want.FEATURES)
+        asked.ticket.tokens = sum(row.length for row in rows)
         at_base: list[_Target] = [(Mix.of(), None)] * len(rows)
         features, timing = await self._compute(asked, rows, at_base, want=Want.FEATURES)
         choices = await asyncio.to_thread(self._pick, asked.tenant, np.stack(features))

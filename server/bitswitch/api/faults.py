@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,9 +19,13 @@ from bitswitch.errors import (
     InvalidRequestError,
     InvalidSwitchError,
     NotFoundError,
+    UnavailableError,
 )
+from bitswitch_store.errors import StoreUnavailable
 from bitswitch_store.store import Conflict, InvalidName, NotStored
 from bitswitch_store.switch import SwitchError
+
+_log = logging.getLogger(__name__)
 
 _MOST_TOLD = 3
 _CODES = {404: "not_found", 405: "method_not_allowed"}
@@ -55,7 +60,7 @@ def _headers(error: BitswitchError) -> dict[str, str]:
 
 def install(app: FastAPI) -> None:
     """Let ``app`` answer errors in this shape."""
-    for kind in (BitswitchError, SwitchError, Conflict, InvalidName, NotStored):
+    for kind in (BitswitchError, SwitchError, Conflict, InvalidName, NotStored, StoreUnavailable):
         app.add_exception_handler(kind, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
@@ -78,6 +83,9 @@ def _told(error: Exception) -> BitswitchError:
             return NotFoundError(_sentence(error))
         case Conflict():
             return ConflictError(_sentence(error))
+        case StoreUnavailable():  # whose text may tell where the database is
+            _log.error("the store does not answer: %s", error)
+            return UnavailableError("The store does not answer now; try again shortly.", retry_after=1.0)
     raise error
 
 
