@@ -140,13 +140,15 @@ def test_memory_that_runs_out_in_the_forward_pass_costs_one_request(engine, monk
 def test_an_error_in_the_loop_is_survived(engine, monkeypatch, error, caplog):
     calls = []
 
-    def broken(_):
+    choose = engine._runner._scheduler.choose
+
+    def broken(*arguments, **named):
         calls.append(1)
         if len(calls) == 1:
             raise error
-        return type(engine._runner).choose(engine._runner, _)
+        return choose(*arguments, **named)
 
-    monkeypatch.setattr(engine._runner, "choose", broken)
+    monkeypatch.setattr(engine._runner._scheduler, "choose", broken)
     waiting = [engine.submit(request(engine, mix)) for mix in MIXES]
     for mix, future in zip(MIXES, waiting, strict=True):  # nobody was taken yet: everybody is answered
         assert future.result(30).mix == mix
