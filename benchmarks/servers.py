@@ -40,9 +40,17 @@ class Server:
         """One answer, read."""
         request = Request(f"http://127.0.0.1:{self.port}{path}", json.dumps(body).encode())
         request.add_header("content-type", "application/json")
-        with urlopen(request, timeout=60) as answer:
-            told: dict[str, object] = json.load(answer)
-        return told
+        return _read(request)
+
+    def get(self, path: str) -> dict[str, object]:
+        """The same of a path that takes no body."""
+        return _read(Request(f"http://127.0.0.1:{self.port}{path}"))
+
+
+def _read(request: Request) -> dict[str, object]:
+    with urlopen(request, timeout=60) as answer:
+        told: dict[str, object] = json.load(answer)
+    return told
 
 
 @contextmanager

@@ -64,7 +64,7 @@ class Settings(BaseSettings):
         description="Seconds between two proofs that the resident weights are the base's; 0 for none.",
     )
     drain_seconds: float = Field(
-        0.0,
+        0.5,
         ge=0,
         le=3600,
         allow_inf_nan=False,

@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import Scope
 
 from bitswitch.errors import (
@@ -138,4 +139,14 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
             message = f"{error.detail}"
     code = _CODES.get(error.status_code, "invalid_request")
     shape = {"message": message, "type": InvalidRequestError.type, "param": None, "code": code}
-    return _respond(request.scope, error.status_code, shape, error.headers or {})
+    headers = {"allow": _allowed(request)} if error.status_code == 405 else error.headers or {}
+    return _respond(request.scope, error.status_code, shape, headers)
+
+
+def _allowed(request: Request) -> str:
+    """The methods of a path, over all routes: Starlette tells those of the first one it comes to."""
+    methods: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            methods |= getattr(route, "methods", None) or set()
+    return ", ".join(sorted(methods - {request.method}))

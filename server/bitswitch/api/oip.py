@@ -7,7 +7,7 @@ from importlib.metadata import version as installed_version
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Path, Request
+from fastapi import HTTPException, APIRouter, Path, Request
 
 from bitswitch.answer import Answer
 from bitswitch.api.door import Guarded
@@ -75,6 +75,12 @@ async def model_infer(
 ) -> InferResponse:
     """Classify texts. `auto` works as long as it chooses one head for all of them."""
     return await _infer(model, body, request, house, who.tenant, name=model)
+
+
+@router.get("/models/{model:path}/infer", include_in_schema=False)
+async def not_inferred(model: Model) -> None:
+    """Or the path would be taken for a model's name."""
+    raise HTTPException(405, headers={"allow": "POST"})
 
 
 @router.get("/models/{model:path}/versions/{version}", summary="Get a version's metadata")
