@@ -29,7 +29,7 @@ from bitswitch.engine.engine import Engine
 from bitswitch.observe.metrics import Metrics
 from bitswitch.publish import Publisher
 from bitswitch.router.auto import AutoSwitch
-from bitswitch.tenants.caller import Keys
+from bitswitch.tenants.keys import Keys
 from bitswitch_store import file
 from bitswitch_store.binarize import binarize
 from bitswitch_store.checkpoint import Checkpoint

@@ -32,14 +32,16 @@ class Publisher:
         self._router = router
         self._turn = threading.Lock()  # or a delete could take from the router what a put just added
 
-    def resume(self, tenant: str) -> int:
-        """Tell the router of what the store holds already; how many switches it can choose from then.
+    def resume(self) -> int:
+        """Tell the router of what the store holds already, whoever's it is.
+
+        Returns how many switches it can choose from then.
 
         Reads nothing but the query sets, so that a thousand stored switches cost little. One that cannot be
         read is logged and left out: it shall not keep the others from being served.
         """
         with self._turn:
-            for entry in self._store.visible(tenant):
+            for entry in self._store.everything():
                 if entry.digest in self._router:
                     continue
                 try:
@@ -47,7 +49,9 @@ class Publisher:
                     if queries is not None:
                         self._router.add(entry.digest, queries)
                 except (StoreError, SwitchError, BitswitchError) as error:
-                    _log.error("%s@%d is not routed to: %s", entry.name, entry.version, error)
+                    _log.error(
+                        "%s/%s@%d is not routed to: %s", entry.tenant, entry.name, entry.version, error
+                    )
             return len(self._router)
 
     def publish(self, data: bytes, *, tenant: str, name: str | None, public: bool) -> Entry:

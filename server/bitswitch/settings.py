@@ -95,8 +95,15 @@ class Settings(BaseSettings):
     )
     router_k: int = Field(10, ge=1, le=1000, description="Nearest query vectors that vote in 'auto'.")
     api_key: Annotated[SecretStr, Field(min_length=8)] | None = Field(
-        None, description="Key that callers send as 'Authorization: Bearer'; needed off the loopback address."
+        None,
+        description="One key of the tenant 'default', as admin; beside those of 'bitswitch keys create'.",
     )
+    key_secret: Annotated[SecretStr, Field(min_length=32)] | None = Field(
+        None,
+        description="What keys are hashed with, for servers that share a database; the store's own file if"
+        " not given.",
+    )
+    metrics_public: bool = Field(False, description="Serve /metrics without a key.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
     log_json: bool = Field(False, description="Log lines as JSON.")
     docs: bool = Field(True, description="Serve the API's documentation at /docs, without a key.")
@@ -156,6 +163,6 @@ def _sentence(error: ErrorDetails) -> str:
     if error["type"] == "missing":
         return f"{name} is missing; give --{name.replace('_', '-')} or {PREFIX}{name.upper()}"
     field = Settings.model_fields.get(name)
-    shown = "" if name == "api_key" else f" ({error['input']!r})"
+    shown = "" if name in ("api_key", "key_secret") else f" ({error['input']!r})"
     described = f" — {field.description}" if field and field.description else ""
     return f"{name}{shown}: {error['msg']}{described}"

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
@@ -67,6 +68,11 @@ class Database:
         with self.reading() as connection:
             connection.execute(update(writer).values(turn=writer.c.turn + 1))
             yield connection
+
+
+def catalog_url(root: Path) -> URL:
+    """Where the database of a store at ``root`` is, if nothing else was said."""
+    return URL.create("sqlite", database=str(root / "catalog.sqlite3"))
 
 
 def open_database(url: str | URL) -> Engine:

@@ -12,17 +12,26 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import URL
-
 from bitswitch_store import file
 from bitswitch_store.blobs import Blobs, DirectoryBlobs
-from bitswitch_store.catalog import Catalog, Entry, check_name
+from bitswitch_store.catalog import Catalog
 from bitswitch_store.coded import MAX_WEIGHTS, CodedSwitch
-from bitswitch_store.database import Database
+from bitswitch_store.database import Database, catalog_url
+from bitswitch_store.entry import Entry, Sharing, check_name
 from bitswitch_store.errors import Conflict, CorruptBlob, InvalidName, NotStored, StoreError
 from bitswitch_store.switch import BaseIdentity, QuerySet, Switch, SwitchError
 
-__all__ = ["Conflict", "CorruptBlob", "Entry", "Incoming", "InvalidName", "NotStored", "Store", "StoreError"]
+__all__ = [
+    "Conflict",
+    "CorruptBlob",
+    "Entry",
+    "Incoming",
+    "InvalidName",
+    "NotStored",
+    "Sharing",
+    "Store",
+    "StoreError",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +79,7 @@ class Store:
         self._base = base
         self._max_weights = max_weights
         self._blobs: Blobs = DirectoryBlobs(root / "blobs")
-        self.database = Database(database_url or URL.create("sqlite", database=str(root / "catalog.sqlite3")))
+        self.database = Database(database_url or catalog_url(root))
         self._catalog = Catalog(self.database)
         if orphans := self.orphans():
             _log.warning("%s: %d blobs belong to no switch, such as %s", root, len(orphans), min(orphans))
@@ -84,13 +93,12 @@ class Store:
     ) -> Entry:
         """Publish a switch as the next version of its name.
 
-        The bytes of the name's latest version give that version again; ``public=True`` then makes it
-        public if it was not.
+        The bytes of the name's latest version give that version again.
 
         Args:
             source: a switch file or its bytes, all of it checked here; or what `read` made of them.
             name: the switch's task if None.
-            public: whether other tenants see it.
+            public: makes the name public if it is not, see `share`.
 
         Raises:
             SwitchError: it is no switch file, or one of another base.
@@ -165,17 +173,43 @@ class Store:
         """The file of a digest, to be read only. NotStored if there is none."""
         return self._blobs.path(digest)
 
-    def find(self, tenant: str, name: str, selector: str | None = None) -> Entry | None:
-        """One version of the tenant's own: by its number, by an alias, or (None) the latest there is."""
-        return self._catalog.find(tenant, name, selector)
+    def find(
+        self,
+        tenant: str,
+        name: str,
+        selector: str | None = None,
+        *,
+        seen_by: str | None = None,
+        base: str | None = None,
+    ) -> Entry | None:
+        """One version, if who asks may see it; see `Catalog.find`."""
+        return self._catalog.find(tenant, name, selector, seen_by=seen_by, base=base)
 
     def list(self, tenant: str) -> list[Entry]:
         """All versions of the tenant's own, by name and version."""
         return self._catalog.list(tenant)
 
-    def visible(self, tenant: str) -> builtins.list[Entry]:
-        """The tenant's own, and the public ones of others; by tenant, name and version."""
-        return self._catalog.visible(tenant)
+    def visible(self, tenant: str, *, base: str | None = None) -> builtins.list[Entry]:
+        """The tenant's own, and what others share with it; see `Catalog.visible`."""
+        return self._catalog.visible(tenant, base=base)
+
+    def everything(self) -> builtins.list[Entry]:
+        """All versions of all tenants; by tenant, name and version."""
+        return self._catalog.everything()
+
+    def sharing(self, tenant: str, name: str) -> Sharing | None:
+        """Who else sees a name of the tenant's; None where it has no version."""
+        return self._catalog.sharing(tenant, name)
+
+    def share(self, tenant: str, name: str, sharing: Sharing) -> Sharing:
+        """Let exactly these see a name, besides its owner; it counts from the next request on.
+
+        Raises:
+            InvalidName: of one of the tenants.
+            NotStored: the tenant has nothing of that name.
+        """
+        with self._catalog.writing() as rows:
+            return rows.share(tenant, name, sharing)
 
     def set_alias(self, tenant: str, name: str, alias: str, version: int) -> Entry:
         """Point an alias of a name to one of its versions, wherever it pointed before.

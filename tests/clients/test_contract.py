@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from bitswitch.api.app import create_app
-from bitswitch.tenants.caller import Keys
+from bitswitch.tenants.keys import Keys
 from bitswitch_client import calls
 from bitswitch_client.call import Call
 from bitswitch_store.switch import BaseIdentity

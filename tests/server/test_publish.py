@@ -113,11 +113,11 @@ def test_a_server_that_starts_again_routes_to_what_is_stored(
     damaged.write_bytes(b"rotten")
 
     again = House.build(tiny_base, tmp_path / "store")
-    assert again.publisher.resume("default") == 1
+    assert again.publisher.resume() == 1
     assert topic.digest in again.router
     assert polarity.digest not in again.router
     assert "polarity@1 is not routed to" in caplog.text
-    assert again.publisher.resume("default") == 1
+    assert again.publisher.resume() == 1
     again.store.close()
 
 

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from sqlalchemy.exc import IntegrityError
 
-from bitswitch_store.catalog import Catalog, Entry, Writing, check_name
+from bitswitch_store.catalog import Catalog, Writing
 from bitswitch_store.database import Database, open_database
+from bitswitch_store.entry import Entry, Sharing, check_name
 from bitswitch_store.errors import Conflict, InvalidName, NotStored, StoreError
 from bitswitch_store.tables import metadata
 
@@ -155,20 +156,71 @@ def test_one_tenant_does_not_find_anothers(catalog: Catalog):
     assert catalog.list("other") == []
 
 
-def test_visible_is_ones_own_and_the_public_ones(catalog: Catalog):
+def share(catalog: Catalog, name: str, sharing: Sharing, tenant: str = "acme") -> Sharing:
+    with catalog.writing() as rows:
+        return rows.share(tenant, name, sharing)
+
+
+def test_visible_is_ones_own_and_what_is_public_or_shared(catalog: Catalog):
     publish(catalog, "mine", 1)
     publish(catalog, "theirs", 2, tenant="zeta")
-    publish(catalog, "shared", 3, tenant="zeta", public=True)
-    publish(catalog, "shared", 4, tenant="zeta")
+    publish(catalog, "open", 3, tenant="zeta")
+    publish(catalog, "open", 4, tenant="zeta", public=True)
+    publish(catalog, "lent", 5, tenant="zeta")
+    share(catalog, "lent", Sharing(tenants=("acme", "other")), "zeta")
     point(catalog, "mine", "b", 1)
     point(catalog, "mine", "a", 1)
 
     def seen(tenant: str) -> list[tuple[str, str, int, tuple[str, ...]]]:
         return [(e.tenant, e.name, e.version, e.aliases) for e in catalog.visible(tenant)]
 
-    assert seen("acme") == [("acme", "mine", 1, ("a", "b")), ("zeta", "shared", 1, ())]
-    assert seen("zeta") == [("zeta", "shared", 1, ()), ("zeta", "shared", 2, ()), ("zeta", "theirs", 1, ())]
-    assert seen("nobody") == [("zeta", "shared", 1, ())]
+    opened = [("zeta", "open", 1, ()), ("zeta", "open", 2, ())]
+    lent = [("zeta", "lent", 1, ())]
+    assert seen("acme") == [("acme", "mine", 1, ("a", "b")), *lent, *opened]
+    assert seen("other") == [*lent, *opened]
+    assert seen("zeta") == [*lent, *opened, ("zeta", "theirs", 1, ())]
+    assert seen("nobody") == opened
+    assert len(catalog.everything()) == 5
+
+
+@pytest.mark.parametrize("selector", [None, "1", "prod"])
+def test_it_is_found_by_those_who_may_see_it_alone(catalog: Catalog, selector: str | None):
+    publish(catalog, "a", 1)
+    point(catalog, "a", "prod", 1)
+    assert catalog.find("acme", "a", selector, seen_by="acme").version == 1
+    assert catalog.find("acme", "a", selector, seen_by="other") is None
+    share(catalog, "a", Sharing(tenants=("other",)))
+    assert catalog.find("acme", "a", selector, seen_by="other").version == 1
+    assert catalog.find("acme", "a", selector, seen_by="third") is None
+    share(catalog, "a", Sharing(public=True))
+    assert catalog.find("acme", "a", selector, seen_by="third").version == 1
+
+
+def test_of_one_base_the_latest_is_found(catalog: Catalog):
+    publish(catalog, "a", 1)
+    assert catalog.find("acme", "a", base=digest(7)).version == 1
+    assert catalog.find("acme", "a", base=digest(8)) is None
+    assert catalog.visible("acme", base=digest(8)) == []
+
+
+def test_sharing_is_the_name_s_and_ends_with_it(catalog: Catalog):
+    publish(catalog, "a", 1)
+    assert catalog.sharing("acme", "a") == Sharing()
+    assert catalog.sharing("acme", "b") is None
+    given = share(catalog, "a", Sharing(public=True, tenants=("zeta", "acme", "beta", "zeta")))
+    assert given == catalog.sharing("acme", "a") == Sharing(public=True, tenants=("beta", "zeta"))
+    assert publish(catalog, "a", 2).public
+    share(catalog, "a", Sharing())
+    assert not catalog.find("acme", "a").public
+    assert catalog.visible("beta") == []
+    with pytest.raises(InvalidName, match="the tenant 'No' is not allowed"):
+        share(catalog, "a", Sharing(tenants=("No",)))
+    with pytest.raises(NotStored, match="no switch 'b'"):
+        share(catalog, "b", Sharing())
+    share(catalog, "a", Sharing(public=True, tenants=("beta",)))
+    remove(catalog, "a")
+    publish(catalog, "a", 3)
+    assert catalog.sharing("acme", "a") == Sharing()
 
 
 def test_an_alias_moves_and_goes(catalog: Catalog):

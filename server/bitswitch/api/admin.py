@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter
 
-from bitswitch.api.door import Guarded
+from bitswitch.api.door import Operating
 from bitswitch.api.parts import House, Who
 from bitswitch.api.wire import Outgoing
-from bitswitch.observe.metrics import CONTENT_TYPE
 
-router = APIRouter(route_class=Guarded, tags=["admin"])
+router = APIRouter(route_class=Operating, tags=["admin"])
 
 
 class BaseOut(Outgoing):
@@ -91,9 +90,3 @@ def state(house: House, who: Who) -> StateResponse:
         reloads=dict(now.reloads),
         failed_checks=now.failed_checks,
     )
-
-
-@router.get("/metrics", summary="Metrics in Prometheus's format", response_class=Response)
-def metrics(house: House, who: Who) -> Response:
-    """What the server counts and times."""
-    return Response(house.metrics.render(), media_type=CONTENT_TYPE)

@@ -7,7 +7,7 @@ from importlib.metadata import version as installed_version
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import HTTPException, APIRouter, Path, Request
+from fastapi import APIRouter, HTTPException, Path, Request
 
 from bitswitch.answer import Answer
 from bitswitch.api.door import Guarded

@@ -12,7 +12,8 @@ from bitswitch.answer import Answers
 from bitswitch.core import Mix
 from bitswitch.observe.metrics import Metrics
 from bitswitch.publish import Publisher
-from bitswitch.tenants.caller import Caller, Keys
+from bitswitch.tenants.caller import Caller
+from bitswitch.tenants.keys import Keys
 from bitswitch_store.store import Store
 from bitswitch_store.switch import BaseIdentity
 

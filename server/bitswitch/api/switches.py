@@ -9,14 +9,15 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import FileResponse
 from starlette.datastructures import FormData, UploadFile
 
-from bitswitch.api.door import Guarded, UnsupportedMediaTypeError, media_type
+from bitswitch.api.door import Guarded, Publishing, UnsupportedMediaTypeError, media_type
 from bitswitch.api.parts import House, Who
 from bitswitch.api.wire import AliasRequest, DeletedResponse, SwitchesResponse, SwitchOut
 from bitswitch.errors import InvalidRequestError
 from bitswitch.model_ref import Term
 from bitswitch.selection import find
 
-router = APIRouter(route_class=Guarded, prefix="/v1/switches", tags=["switches"])
+reading = APIRouter(route_class=Guarded, prefix="/v1/switches", tags=["switches"])
+changing = APIRouter(route_class=Publishing, prefix="/v1/switches", tags=["switches"])
 
 Name = Annotated[str, Path(max_length=64, description="The switch's name.", examples=["trec6"])]
 Owner = Annotated[str | None, Query(max_length=64, description="Another tenant who shares it.")]
@@ -43,7 +44,7 @@ _FORM: dict[str, Any] = {
 }
 
 
-@router.post("", status_code=201, summary="Publish a switch", openapi_extra=_FORM)
+@changing.post("", status_code=201, summary="Publish a switch", openapi_extra=_FORM)
 async def publish(request: Request, house: House, who: Who) -> SwitchOut:
     """Check a switch file whole, store it as the next version of its name, and serve it from now on.
 
@@ -83,19 +84,19 @@ async def _read(form: FormData) -> tuple[bytes, str | None, bool]:
     return await file.read(), name, public == "true"
 
 
-@router.get("", summary="List switches")
+@reading.get("", summary="List switches")
 def switches(house: House, who: Who) -> SwitchesResponse:
     """All versions of your own switches and of those that are shared with you."""
     return SwitchesResponse(data=[SwitchOut.of(entry) for entry in house.store.visible(who.tenant)])
 
 
-@router.get("/{name}", summary="Get one switch")
+@reading.get("/{name}", summary="Get one switch")
 def switch(name: Name, house: House, who: Who, version: Which = None, tenant: Owner = None) -> SwitchOut:
     """One version of a switch."""
     return SwitchOut.of(find(house.store, who.tenant, Term(name, tenant, version)))
 
 
-@router.get("/{name}/file", summary="Download a switch", response_class=FileResponse)
+@reading.get("/{name}/file", summary="Download a switch", response_class=FileResponse)
 def download(name: Name, house: House, who: Who, version: Which = None, tenant: Owner = None) -> FileResponse:
     """The very bytes that were uploaded."""
     entry = find(house.store, who.tenant, Term(name, tenant, version))
@@ -107,7 +108,7 @@ def download(name: Name, house: House, who: Who, version: Which = None, tenant: 
     )
 
 
-@router.delete("/{name}", summary="Delete a switch")
+@changing.delete("/{name}", summary="Delete a switch")
 def delete(
     name: Name, house: House, who: Who, version: Number = None, force: Force = False
 ) -> DeletedResponse:
@@ -117,14 +118,14 @@ def delete(
     return DeletedResponse(data=[SwitchOut.of(entry) for entry in gone])
 
 
-@router.put("/{name}/aliases/{alias}", summary="Point an alias to a version")
+@changing.put("/{name}/aliases/{alias}", summary="Point an alias to a version")
 def set_alias(name: Name, alias: Name, body: AliasRequest, house: House, who: Who) -> SwitchOut:
     """`name@alias` means this version from now on, wherever it pointed before."""
     find(house.store, who.tenant, Term(name, selector=str(body.version)))
     return SwitchOut.of(house.store.set_alias(who.tenant, name, alias, body.version))
 
 
-@router.delete("/{name}/aliases/{alias}", summary="Take an alias away")
+@changing.delete("/{name}/aliases/{alias}", summary="Take an alias away")
 def delete_alias(name: Name, alias: Name, house: House, who: Who) -> SwitchOut:
     """`name@alias` means nothing from now on; the version stays."""
     entry = find(house.store, who.tenant, Term(name, selector=alias))

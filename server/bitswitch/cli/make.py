@@ -17,8 +17,8 @@ from bitswitch.cli.rows import Example, Text, read_examples
 from bitswitch.core import Want
 from bitswitch_store import file
 from bitswitch_store.binarize import binarize
-from bitswitch_store.catalog import check_name
 from bitswitch_store.checkpoint import Checkpoint
+from bitswitch_store.entry import check_name
 from bitswitch_store.switch import QuerySet, Rule
 
 QUERIES = 100

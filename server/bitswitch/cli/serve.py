@@ -25,7 +25,10 @@ from bitswitch.observe.metrics import Metrics
 from bitswitch.publish import Publisher
 from bitswitch.router.auto import AutoSwitch
 from bitswitch.settings import Settings
-from bitswitch.tenants.caller import DEFAULT_TENANT, Keys, check_exposure
+from bitswitch.tenants.caller import check_exposure
+from bitswitch.tenants.key import read_secret
+from bitswitch.tenants.key_ring import KeyRing
+from bitswitch.tenants.keys import Keys
 from bitswitch_store.store import Store
 
 NOT_STARTED = 3
@@ -56,13 +59,13 @@ class House:
         Raises:
             ValueError: the settings cannot be had: no such base or store, no key where one is needed.
         """
-        keys = Keys(settings.api_key.get_secret_value() if settings.api_key else None)
-        check_exposure(settings.host, keys)
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         base = load(settings.base, device=settings.device, dtype=settings.dtype)
         weights = sum(parameter.numel() for parameter in base.parameters.values())
         store = Store(settings.store, base=base.identity, max_weights=weights)
+        keys = _keys(settings, store)
+        check_exposure(settings.host, keyed=keys.needed)
         engine = Engine(
             base,
             store.get,
@@ -120,13 +123,15 @@ class House:
             max_body_bytes=settings.max_body_bytes,
             max_upload_bytes=settings.max_upload_bytes,
             docs=settings.docs,
+            metrics_public=settings.metrics_public,
             lifespan=lifespan,
         )
 
     def start(self) -> None:
         """Warm the engine up and tell the router what the store holds."""
+        self.keys.start()
         self.engine.start()
-        routed = self.publisher.resume(DEFAULT_TENANT)
+        routed = self.publisher.resume()
         # What is here now stays: half a million objects, most of them torch's, which every full
         # collection would walk again, in the middle of requests.
         gc.collect()
@@ -138,7 +143,15 @@ class House:
     def stop(self) -> None:
         """Bring the base back, close the store."""
         self.engine.stop(STOP_SECONDS)
+        self.keys.stop()
         self.store.close()
+
+
+def _keys(settings: Settings, store: Store) -> Keys:
+    given = settings.key_secret.get_secret_value().encode() if settings.key_secret else None
+    secret = given or read_secret(settings.store)
+    one = settings.api_key.get_secret_value() if settings.api_key else None
+    return Keys(one, ring=KeyRing(store.database, secret), secret=secret)
 
 
 def run(settings: Settings) -> None:

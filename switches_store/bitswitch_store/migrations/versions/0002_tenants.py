@@ -11,7 +11,13 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """From 0001."""
+    """From 0001, where each version was public or not: a name is now what any of its versions was."""
+    op.add_column("names", sa.Column("public", sa.Boolean, nullable=False, server_default=sa.false()))
+    op.execute(
+        "UPDATE names SET public = EXISTS (SELECT 1 FROM switches WHERE switches.tenant = names.tenant"
+        " AND switches.name = names.name AND switches.public)"
+    )
+    op.drop_column("switches", "public")
     op.create_table(
         "shares",
         sa.Column("tenant", sa.String(64), primary_key=True),

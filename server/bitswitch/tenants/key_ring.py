@@ -1,0 +1,97 @@
+"""The keys in the database: made, listed, rotated, revoked. Any process may, while servers run.
+
+Knows nothing of requests; a key's text leaves here once, when it is made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import insert, select, update
+
+from bitswitch.errors import ConflictError, InvalidRequestError, NotFoundError
+from bitswitch.tenants.caller import Role
+from bitswitch.tenants.key import Key, hashed, new_key
+from bitswitch_store.database import Database
+from bitswitch_store.entry import check_name
+from bitswitch_store.tables import keys
+
+MAX_NOTE = 200
+
+
+class KeyRing:
+    """All keys of one database; thread-safe.
+
+    Args:
+        database: where they are.
+        secret: what they are hashed with, see `key.read_secret`.
+    """
+
+    def __init__(self, database: Database, secret: bytes) -> None:
+        self._database = database
+        self._secret = secret
+
+    def create(
+        self, tenant: str, role: Role, *, expires: datetime | None = None, note: str = ""
+    ) -> tuple[Key, str]:
+        """A new key, and its text, which nobody can ask for again.
+
+        Args:
+            expires: when it ends; aware, UTC.
+
+        Raises:
+            InvalidName: of the tenant.
+            InvalidRequestError: it would have ended already, or the note is too long.
+        """
+        now = datetime.now(UTC)
+        check_name(tenant, "tenant")
+        if expires is not None and expires <= now:
+            raise InvalidRequestError(f"The key would have expired at {expires:%Y-%m-%d %H:%M} UTC already.")
+        if len(note) > MAX_NOTE:
+            raise InvalidRequestError(f"The note has {len(note)} characters; at most {MAX_NOTE} are kept.")
+        name, text = new_key()
+        key = Key(name, tenant, role, hashed(text, self._secret), note, now, expires)
+        with self._database.writing() as connection:
+            connection.execute(insert(keys).values(vars(key)))
+        return key, text
+
+    def list(self, tenant: str | None = None) -> list[Key]:
+        """All keys, ended ones too, or those of one tenant; by tenant and age."""
+        wanted = select(keys).order_by(keys.c.tenant, keys.c.created, keys.c.id)
+        if tenant is not None:
+            wanted = wanted.filter_by(tenant=tenant)
+        with self._database.reading() as connection:
+            rows = connection.execute(wanted).mappings().all()
+        return [Key(**{**row, "role": Role(row["role"])}) for row in rows]
+
+    def rotate(self, name: str, *, grace: timedelta = timedelta()) -> tuple[Key, str]:
+        """A new key like this one, which ends after ``grace``. Returns the new one and its text.
+
+        Raises:
+            NotFoundError, ConflictError: as `revoke`.
+        """
+        old = self._live(name)
+        made = self.create(old.tenant, old.role, expires=old.expires, note=old.note)
+        self.revoke(name, grace=grace)
+        return made
+
+    def revoke(self, name: str, *, grace: timedelta = timedelta()) -> Key:
+        """Let a key end, after ``grace`` if any.
+
+        Raises:
+            NotFoundError: there is no key of this id.
+            ConflictError: it has ended already.
+        """
+        key = replace(self._live(name), revoked=datetime.now(UTC) + grace)
+        with self._database.writing() as connection:
+            connection.execute(update(keys).filter_by(id=name).values(revoked=key.revoked))
+        return key
+
+    def _live(self, name: str) -> Key:
+        key = next((key for key in self.list() if key.id == name), None)
+        if key is None:
+            raise NotFoundError(f"There is no key {name[:40]!r}; 'bitswitch keys list' shows the ids.")
+        if key.ended(datetime.now(UTC)):
+            raise ConflictError(f"The key {name!r} has ended already; make a new one.")
+        return key

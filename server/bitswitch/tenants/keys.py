@@ -1,0 +1,119 @@
+"""The door's keys: which caller stands behind an ``Authorization`` header.
+
+A running server asks the database for its keys about once a second, in a thread of its own, and looks
+headers up in what it got: no request waits for a query. Knows nothing of HTTP beyond that header.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from bitswitch.errors import AuthenticationError, UnavailableError
+from bitswitch.tenants.caller import Caller
+from bitswitch.tenants.key import Key, hashed, key_id
+from bitswitch.tenants.key_ring import KeyRing
+from bitswitch_store.errors import StoreUnavailable
+
+REFRESH_SECONDS = 0.5
+"""How long after it was made or revoked a key may be unknown or known."""
+
+STALE_SECONDS = 300.0
+"""How long keys go on opening while the database cannot be asked whether they still do."""
+
+_NOBODY = "0" * 64
+"""The hash of no key: an unknown id is compared like any other, and takes as long."""
+
+_log = logging.getLogger(__name__)
+
+
+class Keys:
+    """The keys that open a server. Admits from any thread.
+
+    Args:
+        key: a key of the settings; it opens as the default tenant's admin.
+        ring: the keys of the database; None where there are none to ask for.
+        secret: what they are hashed with.
+    """
+
+    def __init__(self, key: str | None = None, *, ring: KeyRing | None = None, secret: bytes = b"") -> None:
+        self._key = None if key is None else key.encode()
+        self._ring = ring
+        self._secret = secret
+        self._known: Mapping[str, Key] = {}
+        self._read = time.monotonic()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        if ring is not None:
+            self.refresh()
+
+    @property
+    def needed(self) -> bool:
+        """Whether a caller has to show a key: as soon as one was ever made, even if it has ended."""
+        return self._key is not None or bool(self._known)
+
+    def start(self) -> None:
+        """Follow the database from now on."""
+        if self._ring is not None:
+            self._thread = threading.Thread(target=self._follow, name="bitswitch-keys", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Follow it no more."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def refresh(self) -> None:
+        """Ask the database now.
+
+        Raises:
+            StoreUnavailable: it does not answer.
+        """
+        if self._ring is not None:
+            self._known = {key.id: key for key in self._ring.list()}
+            self._read = time.monotonic()
+
+    def admit(self, authorization: str | None) -> Caller:
+        """The caller behind an ``Authorization`` header.
+
+        Raises:
+            AuthenticationError: there is none, it is no ``Bearer`` one, or the key opens nothing.
+            UnavailableError: whether it still opens has not been known for too long.
+        """
+        if not self.needed:
+            return Caller()
+        if authorization is None:
+            raise AuthenticationError("There is no API key; send 'Authorization: Bearer <key>'.")
+        scheme, _, shown = authorization.partition(" ")
+        if scheme.lower() != "bearer":
+            raise AuthenticationError("The Authorization header is not 'Bearer <key>'.")
+        shown = shown.strip()
+        # As bytes: a header may hold anything, and compare_digest takes text of ASCII alone.
+        if self._key is not None and hmac.compare_digest(shown.encode("utf-8", "surrogatepass"), self._key):
+            return Caller()
+        key = self._known.get(key_id(shown) or "")
+        same = hmac.compare_digest(hashed(shown, self._secret), key.hash if key else _NOBODY)
+        if key is None or not same or key.ended(datetime.now(UTC)):
+            raise AuthenticationError("The API key is not one of this server's, or has ended.")
+        if time.monotonic() - self._read > STALE_SECONDS:
+            raise UnavailableError(
+                "The server cannot check keys at present; try again shortly.", retry_after=5.0
+            )
+        return Caller(key.tenant, key.role, key.id, key.expires)
+
+    def _follow(self) -> None:
+        away = False
+        while not self._stopping.wait(REFRESH_SECONDS):
+            try:
+                self.refresh()
+            except StoreUnavailable as error:
+                if not away:
+                    _log.error("keys are as they were: %s", error)
+                away = True
+            else:
+                away = False
