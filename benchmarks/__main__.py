@@ -15,7 +15,18 @@ from benchmarks.report import write
 from benchmarks.setting import Setting, machine
 from bitswitch.cli.demo import demo_base
 
-SUBJECTS = ("switching", "variants", "mixed", "serving", "bare", "fairness", "stored", "overload")
+SUBJECTS = (
+    "switching",
+    "variants",
+    "mixed",
+    "serving",
+    "bare",
+    "fairness",
+    "stored",
+    "overload",
+    "soak",
+    "contract",
+)
 
 
 def main() -> None:
@@ -28,6 +39,7 @@ def main() -> None:
     parser.add_argument("--base", type=Path, help="the base model's folder; the demo's if not given")
     parser.add_argument("--switches", type=Path, default=Path("demo/switches"), help="real switch files")
     parser.add_argument("--out", type=Path, default=Path("docs/bench"), help="where pages and pictures go")
+    parser.add_argument("--minutes", type=float, default=20.0, help="how long the soak lasts")
     options = parser.parse_args()
     if unknown := set(options.subjects) - set(SUBJECTS):
         parser.error(f"unknown subject {', '.join(sorted(unknown))}; known are {', '.join(SUBJECTS)}")
@@ -40,6 +52,7 @@ def main() -> None:
                 switches=options.switches,
                 scratch=Path(scratch),
                 quick=options.quick,
+                minutes=options.minutes,
                 rivals=None if options.no_rivals else options.rivals.absolute(),
             )
             # Imported when its turn comes: some need what others do not.

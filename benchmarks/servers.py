@@ -36,6 +36,13 @@ class Server:
         rollup = Path(f"/proc/{self._process.pid}/smaps_rollup").read_text()
         return 1024 * float(next(line.split()[1] for line in rollup.splitlines() if line.startswith("Pss:")))
 
+    def resident(self) -> float:
+        """Its resident set size in bytes (Linux): whatever else runs, it is this process's own affair."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return 1024 * float(
+            next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))
+        )
+
     def ask(self, path: str, body: object) -> dict[str, object]:
         """One answer, read."""
         request = Request(f"http://127.0.0.1:{self.port}{path}", json.dumps(body).encode())

@@ -40,9 +40,6 @@ _Target = tuple[Mix, str | None]
 
 _log = logging.getLogger(__name__)
 
-CHARS = 4
-"""Characters of a token, about; so much is known of a text before it is tokenized."""
-
 
 @dataclass(frozen=True)
 class Item:
@@ -171,35 +168,25 @@ class Answers:
         if not inputs:
             raise InvalidRequestError("There is no input; send one text or a list of them.", param="input")
         if len(inputs) > self._max_inputs:
-            raise InputTooLongError(
-                f"There are {len(inputs)} inputs; one request holds at most {self._max_inputs}.",
-                param="input",
-            )
+            most = f"one request holds at most {self._max_inputs}."
+            raise InputTooLongError(f"There are {len(inputs)} inputs; {most}", param="input")
         self._check_texts(inputs)
+        guess, deadline = self._base.encoder.guess(inputs), time.monotonic() + self._timeout
         try:
-            # Refused here, on the event loop, a request has cost next to nothing.
-            with self._engine.admission.admitted(tenant, self._guess(inputs)) as ticket:
+            with self._engine.admission.admitted(tenant, guess) as ticket:  # or it is refused at no cost
                 async with asyncio.timeout(self._timeout):
-                    deadline = time.monotonic() + self._timeout
                     yield _Asked(tenant, model, inputs, want, request_id, deadline, ticket)
         except TimeoutError as error:
-            raise DeadlineExceededError(
-                f"There was no answer within {self._timeout:g} s; try again later."
-            ) from error
-
-    def _guess(self, inputs: Inputs) -> int:
-        """Tokens of texts that are not tokenized yet."""
-        lengths = (len(one) if isinstance(one, str) else sum(map(len, one)) for one in inputs)
-        return sum(min(2 + length // CHARS, self._base.encoder.limit) for length in lengths)
+            late = f"There was no answer within {self._timeout:g} s; try again later."
+            raise DeadlineExceededError(late) from error
 
     def _check_texts(self, inputs: Inputs) -> None:
         for index, one in enumerate(inputs):
             longest = max(map(len, (one,) if isinstance(one, str) else one))
             if longest > self._max_text_chars:
+                most = f"one text has at most {self._max_text_chars}."
                 raise InputTooLongError(
-                    f"Input {index} has a text of {longest} characters;"
-                    f" one text has at most {self._max_text_chars}.",
-                    param=f"input.{index}",
+                    f"Input {index} has a text of {longest} characters; {most}", param=f"input.{index}"
                 )
 
     async def _answer(self, asked: _Asked) -> Answer:
@@ -238,11 +225,8 @@ class Answers:
             check_heads(selections, choices)
         count = len({selection.mix for selection in selections})
         if count > self._max_mixes:
-            raise InputTooLongError(
-                f"The inputs need {count} different mixes of switches; one request has at most"
-                f" {self._max_mixes}: send fewer inputs per request.",
-                param="input",
-            )
+            most = f"one request has at most {self._max_mixes}: send fewer inputs per request."
+            raise InputTooLongError(f"The inputs need {count} different mixes; {most}", param="input")
 
     async def _route(self, asked: _Asked) -> tuple[Routed, tuple[Row, ...]]:
         """The routes, and the inputs as rows: as they are read for features and for classes alike."""

@@ -254,6 +254,19 @@ def test_the_database_is_held_by_another_process(broken_soon, caller, switch_fil
     assert whole(caller)
 
 
+def test_a_caller_hangs_up_in_the_middle_of_the_body(caller, caplog):
+    caplog.set_level("INFO")
+    with socket.create_connection((caller.base_url.host, caller.base_url.port)) as line:
+        line.sendall(
+            b"POST /v1/classify HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            b"content-length: 100\r\n\r\n{"
+        )
+        time.sleep(0.05)
+    until(lambda: "the caller hung up" in caplog.text)
+    assert "failed" not in caplog.text
+    assert metric(caller, "bitswitch_request_failure_total", code="request_cancelled") == 1
+
+
 def test_a_caller_hangs_up(broken_soon, caller, monkeypatch, caplog):
     caplog.set_level("INFO")
     hold, held = threading.Event(), threading.Event()

@@ -38,7 +38,7 @@ _FAULTS: dict[int | str, dict[str, Any]] = {
 }
 router = APIRouter(route_class=Guarded, prefix="/v2", tags=["open inference protocol"], responses=_FAULTS)
 
-Model = Annotated[str, Path(max_length=8192, description="As `model` elsewhere.", examples=["trec6"])]
+Model = Annotated[str, Path(max_length=4096, description="As `model` elsewhere.", examples=["trec6"])]
 Version = Annotated[int, Path(ge=1, le=999_999_999)]
 
 
