@@ -41,8 +41,8 @@ _STRONGER = 30.0
 """Random switches are made to cost what real ones do, not to change answers; these shall."""
 _TEXTS = 12
 _CONDITIONS = (
-    "One `bitswitch serve` with keys and otherwise default settings; {tenants} tenants with two switches each, a"
-    " thread each, for {minutes:.3g} minutes: calls by name, version, alias, mix and `auto`, publishing,"
+    "One `bitswitch serve` with keys, else default settings; {tenants} tenants with two switches each,"
+    " a thread each, for {minutes:.3g} minutes: calls by name, version, alias, mix and `auto`, publishing,"
     " deleting, bad input, others' names, and callers who hang up. Every answer is compared with that of a"
     " model whose weights were written once and for all (`auto`: with that of the same mix by name); the"
     " weights are verified every minute."
