@@ -19,7 +19,18 @@ from benchmarks.report import write  # noqa: E402
 from benchmarks.setting import Setting, machine  # noqa: E402
 from bitswitch.cli.demo import demo_base  # noqa: E402
 
-SUBJECTS = ("switching", "variants", "mixed", "serving", "bare", "fairness", "stored")
+SUBJECTS = (
+    "switching",
+    "variants",
+    "mixed",
+    "serving",
+    "bare",
+    "fairness",
+    "stored",
+    "overload",
+    "soak",
+    "contract",
+)
 
 
 def main() -> None:
@@ -32,6 +43,7 @@ def main() -> None:
     parser.add_argument("--base", type=Path, help="the base model's folder; the demo's if not given")
     parser.add_argument("--switches", type=Path, default=Path("demo/switches"), help="real switch files")
     parser.add_argument("--out", type=Path, default=Path("docs/bench"), help="where pages and pictures go")
+    parser.add_argument("--minutes", type=float, default=20.0, help="how long the soak lasts")
     options = parser.parse_args()
     if unknown := set(options.subjects) - set(SUBJECTS):
         parser.error(f"unknown subject {', '.join(sorted(unknown))}; known are {', '.join(SUBJECTS)}")
@@ -44,6 +56,7 @@ def main() -> None:
                 switches=options.switches,
                 scratch=Path(scratch),
                 quick=options.quick,
+                minutes=options.minutes,
                 rivals=None if options.no_rivals else options.rivals.absolute(),
             )
             # Imported when its turn comes: some need what others do not.

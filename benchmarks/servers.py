@@ -37,13 +37,28 @@ class Server:
         rollup = Path(f"/proc/{self._process.pid}/smaps_rollup").read_text()
         return 1024 * float(next(line.split()[1] for line in rollup.splitlines() if line.startswith("Pss:")))
 
+    def resident(self) -> float:
+        """Its resident set size in bytes (Linux): whatever else runs, it is this process's own affair."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return 1024 * float(
+            next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))
+        )
+
     def ask(self, path: str, body: object) -> dict[str, object]:
         """One answer, read."""
         request = Request(f"http://127.0.0.1:{self.port}{path}", json.dumps(body).encode())
         request.add_header("content-type", "application/json")
-        with urlopen(request, timeout=60) as answer:
-            told: dict[str, object] = json.load(answer)
-        return told
+        return _read(request)
+
+    def get(self, path: str) -> dict[str, object]:
+        """The same of a path that takes no body."""
+        return _read(Request(f"http://127.0.0.1:{self.port}{path}"))
+
+
+def _read(request: Request) -> dict[str, object]:
+    with urlopen(request, timeout=60) as answer:
+        told: dict[str, object] = json.load(answer)
+    return told
 
 
 @contextmanager

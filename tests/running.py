@@ -7,6 +7,7 @@ puts an app behind uvicorn on a free loopback port.
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import threading
 from collections.abc import Iterator
@@ -104,6 +105,7 @@ class House:
         timeout: float = 30.0,
         gate: threading.Event | None = None,
         queue_limit: int = 1024,
+        queue_seconds: float = math.inf,
     ) -> House:
         """Parts that do not run yet. Until a ``gate`` is set, no switch is read: requests wait."""
         base = load(base_folder)
@@ -114,7 +116,7 @@ class House:
                 gate.wait(30)
             return store.get(digest)
 
-        engine = Engine(base, fetch, queue_limit=queue_limit)
+        engine = Engine(base, fetch, queue_limit=queue_limit, queue_seconds=queue_seconds)
         router = AutoSwitch(recipe=recipe(base), k=5)
         publisher = Publisher(store=store, engine=engine, router=router)
         answers = Answers(

@@ -171,6 +171,8 @@ class State:
     """What goes on in the server right now: requests, and bytes of each switch in memory by its digest."""
 
     ready: bool
+    condition: str
+    reason: str
     waiting: int
     running: int
     mix: tuple[tuple[str, float], ...]
@@ -178,3 +180,5 @@ class State:
     transitions: int
     steps: Mapping[str, int]
     journal_bytes: int
+    reloads: Mapping[str, int]
+    failed_checks: int

@@ -153,4 +153,8 @@ def state(value: JSON) -> State:
         transitions=value["transitions"],
         steps=dict(value["steps"]),
         journal_bytes=value["journal_bytes"],
+        condition=value["condition"],
+        reason=value["reason"],
+        reloads=value["reloads"],
+        failed_checks=value["failed_checks"],
     )

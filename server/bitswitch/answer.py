@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from bitswitch.base.model import Base
 from bitswitch.core import Mix, Request, Result, Row, Timing, Want
+from bitswitch.engine.admission import Ticket
 from bitswitch.engine.engine import Engine
 from bitswitch.errors import (
     DeadlineExceededError,
@@ -94,6 +95,7 @@ class _Asked:
     want: Want
     id: str
     deadline: float
+    ticket: Ticket
 
     def request(self, mix: Mix, rows: Sequence[Row], *, want: Want, head: str | None = None) -> Request:
         return Request(mix, want, tuple(rows), head, self.tenant, self.deadline, self.id)
@@ -166,27 +168,25 @@ class Answers:
         if not inputs:
             raise InvalidRequestError("There is no input; send one text or a list of them.", param="input")
         if len(inputs) > self._max_inputs:
-            raise InputTooLongError(
-                f"There are {len(inputs)} inputs; one request holds at most {self._max_inputs}.",
-                param="input",
-            )
+            most = f"one request holds at most {self._max_inputs}."
+            raise InputTooLongError(f"There are {len(inputs)} inputs; {most}", param="input")
         self._check_texts(inputs)
+        guess, deadline = self._base.encoder.guess(inputs), time.monotonic() + self._timeout
         try:
-            async with asyncio.timeout(self._timeout):
-                yield _Asked(tenant, model, inputs, want, request_id, time.monotonic() + self._timeout)
+            with self._engine.admission.admitted(tenant, guess) as ticket:  # or it is refused at no cost
+                async with asyncio.timeout(self._timeout):
+                    yield _Asked(tenant, model, inputs, want, request_id, deadline, ticket)
         except TimeoutError as error:
-            raise DeadlineExceededError(
-                f"There was no answer within {self._timeout:g} s; try again later."
-            ) from error
+            late = f"There was no answer within {self._timeout:g} s; try again later."
+            raise DeadlineExceededError(late) from error
 
     def _check_texts(self, inputs: Inputs) -> None:
         for index, one in enumerate(inputs):
             longest = max(map(len, (one,) if isinstance(one, str) else one))
             if longest > self._max_text_chars:
+                most = f"one text has at most {self._max_text_chars}."
                 raise InputTooLongError(
-                    f"Input {index} has a text of {longest} characters;"
-                    f" one text has at most {self._max_text_chars}.",
-                    param=f"input.{index}",
+                    f"Input {index} has a text of {longest} characters; {most}", param=f"input.{index}"
                 )
 
     async def _answer(self, asked: _Asked) -> Answer:
@@ -203,6 +203,7 @@ class Answers:
                 rows = await asyncio.to_thread(self._base.encode, asked.inputs, want=Want.EMBED)
         else:
             selection, rows = await asyncio.to_thread(self._named, asked, ref)
+            asked.ticket.tokens = sum(row.length for row in rows)
             model = selection.model
             selections = [selection] * len(asked.inputs)
         targets = [(selection.mix, _head(selection, asked.want)) for selection in selections]
@@ -224,15 +225,13 @@ class Answers:
             check_heads(selections, choices)
         count = len({selection.mix for selection in selections})
         if count > self._max_mixes:
-            raise InputTooLongError(
-                f"The inputs need {count} different mixes of switches; one request has at most"
-                f" {self._max_mixes}: send fewer inputs per request.",
-                param="input",
-            )
+            most = f"one request has at most {self._max_mixes}: send fewer inputs per request."
+            raise InputTooLongError(f"The inputs need {count} different mixes; {most}", param="input")
 
     async def _route(self, asked: _Asked) -> tuple[Routed, tuple[Row, ...]]:
         """The routes, and the inputs as rows: as they are read for features and for classes alike."""
         rows = await asyncio.to_thread(self._base.encode, asked.inputs, want=Want.FEATURES)
+        asked.ticket.tokens = sum(row.length for row in rows)
         at_base: list[_Target] = [(Mix.of(), None)] * len(rows)
         features, timing = await self._compute(asked, rows, at_base, want=Want.FEATURES)
         choices = await asyncio.to_thread(self._pick, asked.tenant, np.stack(features))

@@ -49,6 +49,34 @@ class Settings(BaseSettings):
         None, ge=1, le=1024, description="CPU threads of the model; all if not given."
     )
     queue_limit: int = Field(1024, ge=1, description="Requests that may wait; one more is refused with 429.")
+    max_queue_seconds: float = Field(
+        1.0,
+        gt=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="Seconds a request may wait for others; one that would wait longer is refused with 429.",
+    )
+    verify_every: float = Field(
+        600.0,
+        ge=0,
+        le=31_536_000,
+        allow_inf_nan=False,
+        description="Seconds between two proofs that the resident weights are the base's; 0 for none.",
+    )
+    drain_seconds: float = Field(
+        0.5,
+        ge=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="Seconds after SIGTERM in which requests are still taken, but the server is not ready.",
+    )
+    grace_seconds: float = Field(
+        25.0,
+        ge=1,
+        le=3600,
+        allow_inf_nan=False,
+        description="Seconds that what was taken may take to be answered once no more is taken.",
+    )
     batch_rows: int = Field(64, ge=1, description="Inputs in one forward pass, at most.")
     batch_tokens: int = Field(8192, ge=1, description="Padded tokens in one forward pass, at most.")
     resident_bytes: ByteSize = Field(

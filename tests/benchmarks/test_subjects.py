@@ -15,11 +15,17 @@ SEVERAL_SERVERS = ("stored",)
 """Each start of a server is some seconds; one is enough to know that a subject can start it."""
 
 
+EXACT = ("soak", "contract")
+"""What they find does not depend on how fast the machine is."""
+
+
 @pytest.mark.parametrize("subject", [name for name in SUBJECTS if name not in SEVERAL_SERVERS])
 def test_a_subject_runs_through_and_fills_its_tables(subject: str, tiny_base: Path, tmp_path: Path) -> None:
     setting = Setting(tiny_base, switches=tmp_path / "none", scratch=tmp_path, quick=True)
     report = importlib.import_module(f"benchmarks.{subject}").run(setting)
     assert report.tables
+    if subject in EXACT:
+        assert [bar for bar in report.bars if bar.limit is not None and not bar.met] == []
     for table in report.tables:
         assert table.rows
         assert {len(row) for row in table.rows} == {len(table.columns)}

@@ -129,9 +129,7 @@ def test_a_text_too_long_to_tokenize_is_refused_before_it_is(house, submitted, l
 def test_one_request_has_so_many_mixes(house, submitted):
     inputs = [BANKING[0], FILMS[3], BANKING[0]]
     given = submitted(house)
-    with pytest.raises(
-        InputTooLongError, match="need 2 different mixes of switches; one request has at most 1"
-    ):
+    with pytest.raises(InputTooLongError, match="need 2 different mixes; one request has at most 1"):
         asyncio.run(limited(house, max_mixes=1).classify("default", "auto", inputs))
     assert [request.want for request, _ in given] == [Want.FEATURES]
     answer = asyncio.run(limited(house, max_mixes=2).classify("default", "auto", inputs))

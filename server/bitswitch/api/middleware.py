@@ -12,6 +12,7 @@ import time
 import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bitswitch.api.faults import respond
@@ -127,9 +128,13 @@ class HangUp:
             if not work.done() and not answered.is_set():
                 work.cancel()
                 await asyncio.wait({work})
-            if not work.cancelled():
-                await work
-            else:
+            cancelled = work.cancelled()
+            if not cancelled:
+                try:
+                    await work
+                except ClientDisconnect:  # in the middle of the body
+                    cancelled = True
+            if cancelled:
                 scope["state"]["failed"] = RequestCancelledError.code
                 _log.info("request %s: the caller hung up", scope["state"]["request_id"])
         finally:

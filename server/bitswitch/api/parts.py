@@ -73,6 +73,22 @@ class State(Protocol):
     def ready(self) -> bool:
         """Whether requests are taken."""
 
+    @property
+    def condition(self) -> str:
+        """In a word, what it is about; see `Condition`."""
+
+    @property
+    def reason(self) -> str:
+        """Why it is not ready."""
+
+    @property
+    def reloads(self) -> Mapping[str, int]:
+        """How often the base was loaded anew, by reason."""
+
+    @property
+    def failed_checks(self) -> int:
+        """How often the weights were not the base's when they had to be."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:

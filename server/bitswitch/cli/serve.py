@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import structlog
 import torch
-import uvicorn
 from fastapi import FastAPI
 
 from bitswitch.answer import Answers
@@ -19,6 +19,7 @@ from bitswitch.api.app import create_app
 from bitswitch.base.features import dim, recipe
 from bitswitch.base.load import load
 from bitswitch.base.model import Base
+from bitswitch.cli.listen import Listener
 from bitswitch.engine.engine import Engine
 from bitswitch.observe.logs import configure
 from bitswitch.observe.metrics import Metrics
@@ -31,11 +32,10 @@ from bitswitch.tenants.key_ring import KeyRing
 from bitswitch.tenants.keys import Keys
 from bitswitch_store.store import Store
 
-GRACE_SECONDS = 30
-"""How long requests under way may take once the server is told to stop."""
-KEEP_ALIVE_SECONDS = 75
-"""How long an idle connection stays open: longer than clients and proxies keep theirs (mostly 60), or a
-request crosses with our closing and fails for nothing."""
+NOT_STARTED = 3
+"""The exit status that uvicorn has for it."""
+STOP_SECONDS = 2.0
+"""How long the engine may take to end once nobody waits for an answer any more."""
 
 _log = structlog.get_logger(__name__)
 
@@ -74,6 +74,8 @@ class House:
             batch_tokens=settings.batch_tokens,
             batch_rows=settings.batch_rows,
             resident_bytes=settings.resident_bytes,
+            queue_seconds=settings.max_queue_seconds,
+            verify_every=settings.verify_every,
         )
         router = AutoSwitch(recipe=recipe(base), dim=dim(base), k=settings.router_k)
         metrics = Metrics()
@@ -141,8 +143,8 @@ class House:
         )
 
     def stop(self) -> None:
-        """Answer what waits, bring the base back, close the store."""
-        self.engine.stop(GRACE_SECONDS)
+        """Bring the base back, close the store."""
+        self.engine.stop(STOP_SECONDS)
         self.keys.stop()
         self.store.close()
 
@@ -171,13 +173,17 @@ def run(settings: Settings) -> None:
         ValueError: as `House.build`.
     """
     configure(settings.log_level, json=settings.log_json)
-    app = House.build(settings).app(settings)
-    uvicorn.run(
-        app,
+    house = House.build(settings)
+    listener = Listener(
+        house.app(settings),
+        house.engine,
         host=settings.host,
         port=settings.port,
-        log_config=None,
         access_log=settings.log_level == "debug",
-        timeout_graceful_shutdown=GRACE_SECONDS,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        drain_seconds=settings.drain_seconds,
+        grace_seconds=settings.grace_seconds,
     )
+    with suppress(KeyboardInterrupt):
+        listener.run()
+    if not listener.started:
+        sys.exit(NOT_STARTED)

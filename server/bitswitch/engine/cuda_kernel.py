@@ -64,6 +64,7 @@ class CudaKernel:
         self._block_start = torch.from_numpy(arena.block_start).to(device)
         self._signs = torch.zeros(0, dtype=torch.int8, device=device)
         line = torch.zeros(1, dtype=torch.int64, device=device)
+        self.torn = False
         self._resting = self._journal = Journal(
             slots=torch.full((arena.blocks,), -1, dtype=torch.int32, device=device),
             counts=line.int(),
@@ -99,6 +100,7 @@ class CudaKernel:
                 self._signs = torch.zeros(
                     programs * len(planes) * BLOCK, dtype=torch.int8, device=self._device
                 )
+            self.torn = True
             cuda.transition[(programs,)](
                 self._weights,
                 self._block_tensor,
@@ -127,6 +129,13 @@ class CudaKernel:
             self._journal = new  # launched: from here on the weights are on their way
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
+            self.torn = False
+
+    def forget(self) -> None:
+        """See `Kernel`."""
+        self._journal = self._resting
+        self._signs = self._signs[:0].clone()
+        self.torn = False
 
     def _current(self) -> AbstractContextManager[object]:
         """The device as torch's current one, which is where Triton launches."""

@@ -5,23 +5,28 @@ For the engine's thread alone. Knows nothing of who waits, of turns, or of where
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 
+from bitswitch.base.faults import BaseError
 from bitswitch.base.model import Base, Hidden
+from bitswitch.base.source import stored_weights
 from bitswitch.core import Result, Row, Timing, Want
 from bitswitch.engine.arena import Arena
 from bitswitch.engine.batch import Answer, Batch
 from bitswitch.engine.costs import Costs
 from bitswitch.engine.job import Job
+from bitswitch.engine.memory import lacks_memory, no_memory
 from bitswitch.engine.overlay import Overlay
 from bitswitch.engine.schedule import LOSS, Scheduler, Step
 from bitswitch.engine.state import Verdict
 from bitswitch.engine.swap import Swap
-from bitswitch.errors import BitswitchError, NotFiniteError
+from bitswitch.errors import BitswitchError, NotFiniteError, UnavailableError
 
 _log = logging.getLogger(__name__)
 
@@ -65,11 +70,18 @@ class Runner:
         overlays = self._overlay.reason is None
         return self._scheduler.choose(waiting, self.swap.mix, self.swap.active, overlays=overlays)
 
-    def run(self, step: Step) -> None:
-        """Answer a step's jobs; whatever goes wrong reaches their callers, and the base comes back."""
+    def run(self, step: Step) -> bool:
+        """Answer a step's jobs; whatever goes wrong reaches their callers, and the base comes back.
+
+        Returns:
+            Whether all went well.
+
+        Raises:
+            TornError: the base did not come back; the callers have been told.
+        """
         jobs = [job for job in step.jobs if job.claim()]
         if not jobs:
-            return
+            return False
         self.running = len(jobs)
         started = time.monotonic()
         try:
@@ -84,13 +96,19 @@ class Runner:
                     waited, forward = started - jobs[number].submitted, time.perf_counter() - begun
                     self._give(jobs[number], answer, Timing(queue=waited, swap=swapped, forward=forward))
                     self.running -= 1
-        except Exception as error:  # noqa: BLE001 - the thread must live on for everybody else
+        except Exception as error:
+            torn = self.swap.torn or bool(self.swap.mix)
+            told = _told(error, torn=torn)
             if not isinstance(error, BitswitchError):
                 _log.exception("a step of %d requests failed", len(jobs))
             for job in jobs:
-                job.fail(error)
+                job.fail(told)
+            if torn:
+                raise TornError(f"{type(error).__name__}: {error}") from error
+            return False  # the thread lives on for everybody else
         finally:
             self.running = 0
+        return True
 
     def rest(self) -> None:
         """Go back to the bare base."""
@@ -99,6 +117,29 @@ class Runner:
     def verify(self) -> Verdict:
         """Go back to the bare base, and compare it with what was loaded."""
         self.rest()
+        return self._compare()
+
+    def reload(self) -> float:
+        """Load the base anew from its checkpoint, prove that it is the same, and give the seconds it took.
+
+        Raises:
+            BaseError: the checkpoint is gone, or no longer what it was.
+        """
+        started = time.perf_counter()
+        gc.collect()  # a failed step's tensors; its error may be what they hang on
+        if self._base.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.swap.reload(stored_weights(self._base))
+        verdict = self._compare()
+        if not verdict.intact:
+            raise BaseError(
+                f"{self._base.folder} no longer holds what was loaded from it"
+                f" ({', '.join(verdict.differing[:5])}); put the checkpoint back,"
+                " or start anew to serve what it holds now"
+            )
+        return time.perf_counter() - started
+
+    def _compare(self) -> Verdict:
         started = time.perf_counter()
         now = self._base.digest()
         differing = tuple(name for name, digest in self._loaded.items() if now.get(name) != digest)
@@ -143,6 +184,26 @@ class Runner:
             )
         else:
             job.future.set_result(Result(answer, job.request.mix, timing))
+
+
+class TornError(RuntimeError):
+    """The weights are neither at the base nor at a mix; only `Runner.reload` helps."""
+
+    @property
+    def for_lack_of_memory(self) -> bool:
+        """Whether that was the cause."""
+        return lacks_memory(self.__cause__)
+
+
+def _told(error: Exception, *, torn: bool) -> Exception:
+    """What the callers of a step hear of its failure."""
+    if isinstance(error, BitswitchError):
+        return error
+    if torn:
+        return UnavailableError(
+            "The server's weights are being loaded anew; try again shortly.", retry_after=1.0
+        )
+    return no_memory() if lacks_memory(error) else error
 
 
 def _padded(rows: Sequence[Row]) -> int:

@@ -1,5 +1,6 @@
 """``bitswitch serve`` as a process of its own: ready, publishing, answering, and a clean end on SIGTERM."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -20,14 +21,18 @@ def switches(tiny_base, tmp_path_factory):
 
 
 @contextmanager
-def serving(base, store):
+def serving(base, store, **settings):
     """A server's process and a client of it, ready; killed if it still runs at the end."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "bitswitch.cli", "serve", "--base", base, "--store", store]
     command += ["--port", port, "--log-json"]
+    environment = {
+        **os.environ,
+        **{f"BITSWITCH_{name.upper()}": str(value) for name, value in settings.items()},
+    }
     with (
-        subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True) as process,
+        subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True, env=environment) as process,
         Client(f"http://127.0.0.1:{port}") as client,
     ):
         try:
