@@ -17,8 +17,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, insert, or_, select, update
 
+from bitswitch_store import audit
+from bitswitch_store.audit import COMMAND_LINE, Actor
 from bitswitch_store.database import Database
 from bitswitch_store.errors import Conflict, InvalidName, NotStored
+from bitswitch_store.room import UNBOUNDED, Room
+from bitswitch_store.room import check as check_room
 from bitswitch_store.tables import aliases, names, switches
 
 RESERVED = ("auto", "base")
@@ -105,17 +109,21 @@ class Catalog:
             return set(connection.scalars(select(switches.c.digest)))
 
     @contextmanager
-    def writing(self) -> Iterator[Writing]:
-        """A transaction that is alone in writing from its beginning to its end; all of it, or nothing."""
+    def writing(self, by: Actor = COMMAND_LINE) -> Iterator[Writing]:
+        """A transaction that is alone in writing from its beginning to its end; all of it, or nothing.
+
+        What it changes is on record in the audit, as done ``by`` them, in the same transaction.
+        """
         with self._database.writing() as connection:
-            yield Writing(connection)
+            yield Writing(connection, by)
 
 
 class Writing:
     """What can be changed in a catalog, inside `Catalog.writing`."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, by: Actor) -> None:
         self._connection = connection
+        self._by = by
 
     def publish(
         self,
@@ -129,6 +137,7 @@ class Writing:
         metric: Mapping[str, float],
         base_digest: str,
         public: bool,
+        room: Room = UNBOUNDED,
     ) -> Entry:
         """The next version of a name; or the latest one as it is, if it has this digest.
 
@@ -136,6 +145,7 @@ class Writing:
 
         Raises:
             InvalidName: of the name or the tenant.
+            QuotaExceeded: there is no room for another version.
         """
         check_name(tenant, "tenant")
         check_name(name)
@@ -144,7 +154,9 @@ class Writing:
             if not public or latest.public:
                 return latest
             self._connection.execute(update(switches).where(_is(latest)).values(public=True))
+            self._record("made_public", latest)
             return replace(latest, public=True)
+        check_room(self._connection, tenant, room, size)
         entry = Entry(
             tenant=tenant,
             name=name,
@@ -161,6 +173,7 @@ class Writing:
         )
         row = {column.name: getattr(entry, column.name) for column in switches.c}
         self._connection.execute(insert(switches).values(row))
+        self._record("published", entry)
         return entry
 
     def set_alias(self, tenant: str, name: str, alias: str, version: int) -> Entry:
@@ -175,6 +188,7 @@ class Writing:
         key = {"tenant": tenant, "name": name, "alias": alias}
         self._connection.execute(delete(aliases).filter_by(**key))
         self._connection.execute(insert(aliases).values(**key, version=version))
+        self._record("aliased", entry, alias)
         return replace(entry, aliases=tuple(sorted({*entry.aliases, alias})))
 
     def delete_alias(self, tenant: str, name: str, alias: str) -> None:
@@ -183,6 +197,7 @@ class Writing:
         if entry is None:
             raise NotStored(f"{name!r} has no alias {alias!r}")
         self._connection.execute(delete(aliases).filter_by(tenant=tenant, name=name, alias=alias))
+        self._record("unaliased", entry, alias)
 
     def delete(self, tenant: str, name: str, version: int | None, *, force: bool) -> list[Entry]:
         """Remove one version, or (None) all there are; their numbers are not given again.
@@ -205,12 +220,19 @@ class Writing:
                 delete(aliases).filter_by(tenant=tenant, name=name, version=entry.version)
             )
             self._connection.execute(delete(switches).where(_is(entry)))
+            for alias in entry.aliases:
+                self._record("unaliased", entry, alias)
+            self._record("deleted", entry)
         return entries
 
     def unreferenced(self, digests: Collection[str]) -> set[str]:
         """Those of the digests that no version of any tenant has."""
         found = select(switches.c.digest).where(switches.c.digest.in_(digests))
         return set(digests) - set(self._connection.scalars(found))
+
+    def _record(self, action: str, entry: Entry, alias: str | None = None) -> None:
+        target = f"{entry.name}@{entry.version}" if alias is None else f"{entry.name}@{alias} = {entry.version}"
+        audit.record(self._connection, self._by, entry.tenant, action, target, digest=entry.digest)
 
     def _stored(self, tenant: str, name: str, selector: str | None) -> Entry:
         entry = _find(self._connection, tenant, name, selector)
