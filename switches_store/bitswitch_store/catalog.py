@@ -231,7 +231,9 @@ class Writing:
         return set(digests) - set(self._connection.scalars(found))
 
     def _record(self, action: str, entry: Entry, alias: str | None = None) -> None:
-        target = f"{entry.name}@{entry.version}" if alias is None else f"{entry.name}@{alias} = {entry.version}"
+        target = (
+            f"{entry.name}@{entry.version}" if alias is None else f"{entry.name}@{alias} = {entry.version}"
+        )
         audit.record(self._connection, self._by, entry.tenant, action, target, digest=entry.digest)
 
     def _stored(self, tenant: str, name: str, selector: str | None) -> Entry:

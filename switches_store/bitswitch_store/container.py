@@ -165,7 +165,9 @@ def _deeper(value: object, most: int) -> bool:
     """Whether lists and objects lie more than ``most`` deep in each other; level by level, without recursion."""
     level = [value]
     for _ in range(most + 1):
-        lists = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        lists = [
+            one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)
+        ]
         if not lists:
             return False
         level = [one for inner in lists for one in inner]

@@ -48,6 +48,8 @@ def openapi() -> dict[str, Any]:
         state=missing,
         metrics=missing,
         keys=Keys(None),
+        quotas=missing,
+        ledger=missing,
         base_name="base",
         base_identity=BaseIdentity("bert", "sha256:" + 64 * "0"),
         max_body_bytes=1024,

@@ -12,13 +12,16 @@ from fastapi import Depends, FastAPI
 from fastapi.security import HTTPBearer
 
 from bitswitch.answer import Answers
-from bitswitch.api import admin, classify, embeddings, faults, health, models, oip, route, switches
+from bitswitch.api import admin, classify, embeddings, faults, health, models, oip, records, route, switches
 from bitswitch.api.middleware import BodyLimit, Envelope, HangUp
 from bitswitch.api.parts import Parts, State, Verdict
+from bitswitch.api.record import Recorder
 from bitswitch.api.wire import FaultResponse
 from bitswitch.observe.metrics import Metrics
 from bitswitch.publish import Publisher
 from bitswitch.tenants.caller import Keys
+from bitswitch.tenants.limits import Quotas
+from bitswitch.tenants.usage import Ledger
 from bitswitch_store.store import Store
 from bitswitch_store.switch import BaseIdentity
 
@@ -47,6 +50,8 @@ def create_app(
     state: Callable[[], State],
     metrics: Metrics,
     keys: Keys,
+    quotas: Quotas,
+    ledger: Ledger,
     base_name: str,
     base_identity: BaseIdentity,
     max_body_bytes: int,
@@ -87,18 +92,21 @@ def create_app(
         state=state,
         metrics=metrics,
         keys=keys,
+        quotas=quotas,
+        ledger=ledger,
         base_name=base_name,
         base_identity=base_identity,
+        max_upload_bytes=max_upload_bytes,
         started=int(time.time()),
     )
     faults.install(app)
     # For the documentation alone: who gets in is decided by `door.Guarded`, before a body is read.
     key = [Depends(HTTPBearer(auto_error=False))] if keys.needed else []
     app.include_router(health.router)
-    for module in (classify, embeddings, route, models, switches, oip, admin):
+    for module in (classify, embeddings, route, models, switches, oip, records, admin):
         app.include_router(module.router, dependencies=key)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, body=max_body_bytes, upload=max_upload_bytes)
     app.add_middleware(HangUp)
-    app.add_middleware(Envelope, metrics=metrics)
+    app.add_middleware(Envelope, recorder=Recorder(metrics, ledger))
     return app

@@ -15,11 +15,13 @@ from starlette.types import Scope
 from bitswitch.errors import (
     BitswitchError,
     ConflictError,
+    InputTooLongError,
     InvalidRequestError,
     InvalidSwitchError,
     NotFoundError,
+    QuotaExceededError,
 )
-from bitswitch_store.store import Conflict, InvalidName, NotStored
+from bitswitch_store.store import Conflict, InvalidName, NotStored, QuotaExceeded, TooLarge
 from bitswitch_store.switch import SwitchError
 
 _MOST_TOLD = 3
@@ -55,7 +57,7 @@ def _headers(error: BitswitchError) -> dict[str, str]:
 
 def install(app: FastAPI) -> None:
     """Let ``app`` answer errors in this shape."""
-    for kind in (BitswitchError, SwitchError, Conflict, InvalidName, NotStored):
+    for kind in (BitswitchError, SwitchError, Conflict, InvalidName, NotStored, QuotaExceeded, TooLarge):
         app.add_exception_handler(kind, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
@@ -76,6 +78,10 @@ def _told(error: Exception) -> BitswitchError:
             return InvalidRequestError(_sentence(error), param="name")
         case NotStored():
             return NotFoundError(_sentence(error))
+        case TooLarge():
+            return InputTooLongError(_sentence(error), param="file")
+        case QuotaExceeded():
+            return QuotaExceededError(_sentence(error))
         case Conflict():
             return ConflictError(_sentence(error))
     raise error

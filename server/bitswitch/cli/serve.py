@@ -7,6 +7,7 @@ import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 import torch
@@ -24,7 +25,11 @@ from bitswitch.observe.metrics import Metrics
 from bitswitch.publish import Publisher
 from bitswitch.router.auto import AutoSwitch
 from bitswitch.settings import Settings
+from bitswitch.tenants import limit_table
 from bitswitch.tenants.caller import DEFAULT_TENANT, Keys, check_exposure
+from bitswitch.tenants.limits import Limits, Quotas
+from bitswitch.tenants.rounds import Rounds
+from bitswitch.tenants.usage import Ledger
 from bitswitch_store.store import Store
 
 GRACE_SECONDS = 30
@@ -48,6 +53,9 @@ class House:
     answers: Answers
     metrics: Metrics
     keys: Keys
+    quotas: Quotas
+    ledger: Ledger
+    rounds: Rounds
 
     @classmethod
     def build(cls, settings: Settings) -> House:
@@ -61,8 +69,8 @@ class House:
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         base = load(settings.base, device=settings.device, dtype=settings.dtype)
-        weights = sum(parameter.numel() for parameter in base.parameters.values())
-        store = Store(settings.store, base=base.identity, max_weights=weights)
+        shapes = {name: tuple(one.shape) for name, one in base.parameters.items()}
+        store = Store(settings.store, base=base.identity, shapes=shapes)
         engine = Engine(
             base,
             store.get,
@@ -74,6 +82,9 @@ class House:
         router = AutoSwitch(recipe=recipe(base), dim=dim(base), k=settings.router_k)
         metrics = Metrics()
         metrics.observe_engine(engine.state)
+        default = Limits(**{name: getattr(settings, f"limit_{name}") for name in limit_table.NAMES})
+        quotas = Quotas(partial(limit_table.read, store.database, default), default)
+        ledger = Ledger(store.database)
         return cls(
             base=base,
             store=store,
@@ -92,6 +103,9 @@ class House:
             ),
             metrics=metrics,
             keys=keys,
+            quotas=quotas,
+            ledger=ledger,
+            rounds=Rounds(quotas.refresh, ledger.flush),
         )
 
     def app(self, settings: Settings) -> FastAPI:
@@ -113,6 +127,8 @@ class House:
             state=self.engine.state,
             metrics=self.metrics,
             keys=self.keys,
+            quotas=self.quotas,
+            ledger=self.ledger,
             base_name=self.base.folder.name,
             base_identity=self.base.identity,
             max_body_bytes=settings.max_body_bytes,
@@ -124,6 +140,7 @@ class House:
     def start(self) -> None:
         """Warm the engine up and tell the router what the store holds."""
         self.engine.start()
+        self.rounds.start()
         routed = self.publisher.resume(DEFAULT_TENANT)
         # What is here now stays: half a million objects, most of them torch's, which every full
         # collection would walk again, in the middle of requests.
@@ -136,6 +153,7 @@ class House:
     def stop(self) -> None:
         """Answer what waits, bring the base back, close the store."""
         self.engine.stop(GRACE_SECONDS)
+        self.rounds.stop()
         self.store.close()
 
 

@@ -16,10 +16,14 @@ DEFAULT_TENANT = "default"
 
 @dataclass(frozen=True)
 class Caller:
-    """Whose request it is, and as what: ``admin`` may do everything."""
+    """Whose request it is, and as what: ``admin`` may do everything.
+
+    ``key`` is the id of the key that was shown, which may be told; None where none is needed.
+    """
 
     tenant: str = DEFAULT_TENANT
     role: str = "admin"
+    key: str | None = None
 
 
 class Keys:
