@@ -34,7 +34,8 @@ ROOMS: Mapping[str, frozenset[str]] = {
         "bitswitch.publish": "bitswitch.engine bitswitch.router bitswitch_store bitswitch.core"
         " bitswitch.errors",
         "bitswitch.asked": "bitswitch.tenants bitswitch.core bitswitch.errors",
-        "bitswitch.answer": "bitswitch.asked bitswitch.model_ref bitswitch.selection bitswitch.engine bitswitch.router"
+        "bitswitch.answer": "bitswitch.asked bitswitch.model_ref bitswitch.selection bitswitch.engine"
+        " bitswitch.router"
         " bitswitch.base bitswitch.tenants bitswitch_store bitswitch.core bitswitch.errors",
         "bitswitch.api": "bitswitch.answer bitswitch.publish bitswitch.model_ref bitswitch.selection"
         " bitswitch.observe bitswitch.tenants bitswitch_store bitswitch.core bitswitch.errors",

@@ -110,7 +110,7 @@ class House:
         timeout: float = 30.0,
         gate: threading.Event | None = None,
         queue_limit: int = 1024,
-        limits: Limits = Limits(),
+        limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> House:
         """Parts that do not run yet. Until a ``gate`` is set, no switch is read: requests wait."""
         base = load(base_folder)

@@ -137,27 +137,33 @@ class Answers:
             StoredSwitchError: a switch that is stored cannot be applied.
             OverloadedError, UnavailableError, DeadlineExceededError: the engine's.
         """
-        async with self._asked(tenant, model, inputs, Want.CLASSIFY, request_id, permit) as asked:
+        async with self._asked(
+            tenant, model, inputs, want=Want.CLASSIFY, request_id=request_id, permit=permit
+        ) as asked:
             return await self._answer(asked)
 
     async def embed(
         self, tenant: str, model: str, inputs: Inputs, *, request_id: str = "", permit: Permit | None = None
     ) -> Answer:
         """An embedding of each input; where ``auto`` abstains, the bare base's. Raises as `classify` does."""
-        async with self._asked(tenant, model, inputs, Want.EMBED, request_id, permit) as asked:
+        async with self._asked(
+            tenant, model, inputs, want=Want.EMBED, request_id=request_id, permit=permit
+        ) as asked:
             return await self._answer(asked)
 
     async def route(
         self, tenant: str, inputs: Inputs, *, request_id: str = "", permit: Permit | None = None
     ) -> Routed:
         """What ``auto`` would do with each input, without doing it. Raises as `classify` does."""
-        async with self._asked(tenant, AUTO, inputs, Want.FEATURES, request_id, permit) as asked:
+        async with self._asked(
+            tenant, AUTO, inputs, want=Want.FEATURES, request_id=request_id, permit=permit
+        ) as asked:
             routed, _ = await self._route(asked)
             return routed
 
     @asynccontextmanager
     async def _asked(
-        self, tenant: str, model: str, inputs: Inputs, want: Want, request_id: str, permit: Permit | None
+        self, tenant: str, model: str, inputs: Inputs, *, want: Want, request_id: str, permit: Permit | None
     ) -> AsyncIterator[Asked]:
         self._bounds.check(inputs)
         if permit is not None:

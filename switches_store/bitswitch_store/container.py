@@ -162,7 +162,7 @@ def from_json(text: str, what: str) -> object:
 
 
 def _deeper(value: object, most: int) -> bool:
-    """Whether lists and objects lie more than ``most`` deep in each other; level by level, without recursion."""
+    """Whether lists and objects lie more than ``most`` deep in each other; without recursion."""
     level = [value]
     for _ in range(most + 1):
         lists = [

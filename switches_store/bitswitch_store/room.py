@@ -1,6 +1,6 @@
 """How much a tenant may have stored, and how much it has. Knows nothing of who asks.
 
-Bytes are those of a tenant's versions, one after the other: where two names hold the same file, it counts twice.
+Bytes are those of all a tenant's versions: where two names hold the same file, it counts twice.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def _headers(error: BitswitchError) -> dict[str, str]:
 
 def install(app: FastAPI) -> None:
     """Let ``app`` answer errors in this shape."""
-    for kind in (BitswitchError, SwitchError, Conflict, InvalidName, NotStored, QuotaExceeded, TooLarge):
+    for kind in (BitswitchError, *_KINDS):
         app.add_exception_handler(kind, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
@@ -67,23 +67,24 @@ async def _on_error(request: Request, error: Exception) -> JSONResponse:
     return respond(request.scope, _told(error))
 
 
+_KINDS: Mapping[type[Exception], tuple[type[BitswitchError], str | None]] = {
+    SwitchError: (InvalidSwitchError, "file"),
+    InvalidName: (InvalidRequestError, "name"),
+    NotStored: (NotFoundError, None),
+    TooLarge: (InputTooLongError, "file"),
+    QuotaExceeded: (QuotaExceededError, None),
+    Conflict: (ConflictError, None),
+}
+"""The store's exceptions, as ones that a caller can be told, and the field that they are about."""
+
+
 def _told(error: Exception) -> BitswitchError:
     """``error`` as one that a caller can be told."""
-    match error:
-        case BitswitchError():
-            return error
-        case SwitchError():
-            return InvalidSwitchError(_sentence(error), param="file")
-        case InvalidName():
-            return InvalidRequestError(_sentence(error), param="name")
-        case NotStored():
-            return NotFoundError(_sentence(error))
-        case TooLarge():
-            return InputTooLongError(_sentence(error), param="file")
-        case QuotaExceeded():
-            return QuotaExceededError(_sentence(error))
-        case Conflict():
-            return ConflictError(_sentence(error))
+    if isinstance(error, BitswitchError):
+        return error
+    for kind, (told, param) in _KINDS.items():
+        if isinstance(error, kind):
+            return told(_sentence(error), param=param)
     raise error
 
 

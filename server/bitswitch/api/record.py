@@ -1,7 +1,7 @@
 """What is kept of a request once it has ended: metrics, a line in the log, the tenant's usage.
 
-Never what was asked, nor what a caller wrote where a name should be: paths are told as the routes declare them,
-models as they were resolved.
+Never what was asked, nor what a caller wrote where a name should be: paths are told as the routes declare
+them, models as they were resolved.
 """
 
 from __future__ import annotations
@@ -49,28 +49,18 @@ class Recorder:
                 total = Use(1, served.inputs, served.tokens, served.timing.forward)
                 self._ledger.count(caller.tenant, [(TOTAL, total), *served.uses])
         if caller is not None or failed is not None:  # not the probes of health, every second or so
-            self._line(scope, caller, served if failed is None else None, failed, status, seconds)
-
-    def _line(
-        self,
-        scope: Any,  # noqa: ANN401
-        caller: Caller | None,
-        served: Served | None,
-        failed: str | None,
-        status: int | None,
-        seconds: float,
-    ) -> None:
-        _log.info(
-            "request",
-            request_id=scope["state"]["request_id"],
-            tenant=caller.tenant if caller else None,
-            key_id=caller.key if caller else None,
-            method=scope["method"],
-            path=getattr(scope.get("route"), "path", None),
-            model=served.model if served else None,
-            input_count=served.inputs if served else None,
-            tokens=served.tokens if served else None,
-            status=status,
-            code=failed,
-            ms=round(1000 * seconds, 3),
-        )
+            told = served if failed is None else None
+            _log.info(
+                "request",
+                request_id=state["request_id"],
+                tenant=caller.tenant if caller else None,
+                key_id=caller.key if caller else None,
+                method=scope["method"],
+                path=getattr(scope.get("route"), "path", None),
+                model=told.model if told else None,
+                input_count=told.inputs if told else None,
+                tokens=told.tokens if told else None,
+                status=status,
+                code=failed,
+                ms=round(1000 * seconds, 3),
+            )

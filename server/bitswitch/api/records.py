@@ -85,6 +85,7 @@ class AuditResponse(Outgoing):
 def get_usage(
     house: House,
     who: Who,
+    *,
     since: From = None,
     to: To = None,
     tenant: Whose = None,
@@ -109,7 +110,7 @@ def get_usage(
 def get_audit(
     house: House, who: Who, tenant: Whose = None, after: AfterId = 0, limit: Limit = 100
 ) -> AuditResponse:
-    """Switches published, aliased, deleted, …: which key did it, in which request. For publishers and admins."""
+    """Switches published, aliased, deleted, …: by which key, in which request. For publishers and admins."""
     if who.role == "caller":
         raise PermissionError("A key of the role 'caller' may not read the audit; show a publisher's.")
     rows = audit.listed(house.store.database, _whose(who, tenant), after=after, limit=limit)

@@ -84,7 +84,7 @@ def download(name: Name, house: House, who: Who, version: Which = None, tenant: 
 
 @router.delete("/{name}", summary="Delete a switch")
 def delete(
-    name: Name, request: Request, house: House, who: Who, version: Number = None, force: Force = False
+    name: Name, request: Request, house: House, who: Who, *, version: Number = None, force: Force = False
 ) -> DeletedResponse:
     """Delete one version, or all. Refused with 409 while an alias points there."""
     find(house.store, who.tenant, Term(name, selector=None if version is None else str(version)))
@@ -94,7 +94,7 @@ def delete(
 
 @router.put("/{name}/aliases/{alias}", summary="Point an alias to a version")
 def set_alias(
-    name: Name, alias: Name, body: AliasRequest, request: Request, house: House, who: Who
+    name: Name, alias: Name, body: AliasRequest, *, request: Request, house: House, who: Who
 ) -> SwitchOut:
     """`name@alias` means this version from now on, wherever it pointed before."""
     find(house.store, who.tenant, Term(name, selector=str(body.version)))

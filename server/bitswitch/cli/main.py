@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from bitswitch.cli import tenants
+
 app = typer.Typer(
     name="bitswitch",
     help="One resident base model; thousands of full fine-tunes of it, each stored as a task switch.",
@@ -20,6 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(tenants.app, name="tenants")
 _errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 ExistingFolder = typer.Option(exists=True, file_okay=False)

@@ -1,4 +1,4 @@
-"""The limits that tenants have of their own, in the store's database. Knows nothing of how they are kept to."""
+"""The limits that tenants have of their own, in the store's database. Knows nothing of how they are kept."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What a tenant may use, and how much of it is left: requests and tokens by the minute, requests at once.
 
-Knows nothing of HTTP, nor of where the limits of a tenant are written down. Counts live in this process alone:
+Knows nothing of HTTP, nor of where a tenant's limits are written down. Counts live in this process alone:
 several servers over one store each grant the whole. A minute is a sliding one: what was used in the minute
 before counts less the longer ago it is (`limits.strategies.SlidingWindowCounterRateLimiter`).
 """
@@ -97,8 +97,8 @@ class Rate:
     def _exceeded(self, item: RateLimitItemPerMinute, tenant: str, count: int) -> RateLimitedError:
         wait = self._wait(item, tenant, count)
         return RateLimitedError(
-            f"Rate limit: tenant {tenant!r} has {item.amount} {self.what} per minute, and {count} more are too"
-            f" many now; try again in {wait:.1f} s.",
+            f"Rate limit: tenant {tenant!r} has {item.amount} {self.what} per minute, and {count} more are"
+            f" too many now; try again in {wait:.1f} s.",
             retry_after=wait,
         )
 
@@ -144,7 +144,7 @@ class Permit:
         for index, length in enumerate(lengths):
             if most is not None and length > most:
                 raise InputTooLongError(
-                    f"Input {index} has {length} tokens; tenant {self._tenant!r} may send {most} in one input.",
+                    f"Input {index} has {length} tokens; one input of tenant {self._tenant!r} may have {most}.",
                     param=f"input.{index}",
                 )
         if (tokens := self.limits.tokens_per_minute) is not None:

@@ -42,7 +42,7 @@ class Rounds:
         for piece in self._work:
             try:
                 piece()
-            except Exception:  # the thread goes on: a database that is away comes back
+            except Exception:  # noqa: BLE001 - the thread goes on: a database that is away comes back
                 if piece not in self._failing:
                     self._failing.add(piece)
                     _log.exception("%s failed; it is tried again every second", piece)

@@ -1,7 +1,7 @@
 """Who used what: requests, inputs, tokens and seconds by day, tenant and switch.
 
-Counted in memory as requests are answered, and added to the store's database by `Ledger.flush`; what was counted
-since the last one is lost if the process is killed. Knows nothing of HTTP, nor of inputs.
+Counted in memory as requests are answered, and added to the store's database by `Ledger.flush`; what was
+counted since the last one is lost if the process is killed. Knows nothing of HTTP, nor of inputs.
 """
 
 from __future__ import annotations
