@@ -105,10 +105,12 @@ class Rate:
     def _wait(self, item: RateLimitItemPerMinute, tenant: str, count: int) -> float:
         """Seconds until ``count`` are left, if nobody uses any meanwhile."""
         before, before_left, now, now_left = self._window(item, tenant)
-        room = item.amount - count
-        if now <= room:  # once the minute before counts little enough
-            return max(0.001, before_left - _MINUTE * (room - now) / max(before, 1))
-        return now_left - _MINUTE + _MINUTE * (1 - room / now)
+        room = item.amount - count + 1  # what counts has to be less: the library rounds it down
+        if now < room:  # once the minute before counts little enough
+            wait = before_left - _MINUTE * (room - now) / max(before, 1)
+        else:  # once this one is the minute before, and counts little enough
+            wait = now_left - _MINUTE + _MINUTE * max(0.0, 1 - room / now)
+        return max(0.0, wait) + 0.001
 
     def _window(self, item: RateLimitItemPerMinute, tenant: str) -> tuple[int, float, int, float]:
         """Counts of the last and of this minute of the clock, and seconds for which each is remembered."""
