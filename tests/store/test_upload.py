@@ -97,7 +97,10 @@ def test_what_a_killed_receiver_left_is_removed_unless_another_is_receiving(stor
 
 @pytest.mark.parametrize(
     ("room", "says"),
-    [(Room(switches=1), "stored switches: tenant 'acme' has 1 of 1"), (Room(bytes=3000), "stored bytes")],
+    [
+        (Room(switches=1), "stored switches: tenant 'acme' has 1 of 1"),
+        (Room(bytes=4 * len(file.write(small_switch())) // 3), "stored bytes"),
+    ],
 )
 def test_there_is_no_more_room_than_there_is(store, room, says):
     first = store.put(file.write(small_switch(1)), tenant="acme", name="a", room=room)

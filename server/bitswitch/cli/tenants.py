@@ -1,4 +1,4 @@
-"""``bitswitch tenants``: what each tenant may have and use. A running server sees a change within a second."""
+"""``bitswitch tenants``: what each tenant may have and use. A server that runs sees a change in a second."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ class Permit:
         for index, length in enumerate(lengths):
             if most is not None and length > most:
                 raise InputTooLongError(
-                    f"Input {index} has {length} tokens; one input of tenant {self._tenant!r} may have {most}.",
+                    f"Input {index} has {length} tokens; one of tenant {self._tenant!r} may have {most}.",
                     param=f"input.{index}",
                 )
         if (tokens := self.limits.tokens_per_minute) is not None:
