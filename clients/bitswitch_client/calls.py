@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -188,7 +189,7 @@ def usage(
         after: the `Used.id` that you have seen last.
         limit: rows at most; None is 1,000.
     """
-    query = {"from": since and since.isoformat(), "to": until and until.isoformat()}
+    query: dict[str, Any] = {"from": since and since.isoformat(), "to": until and until.isoformat()}
     query |= {"tenant": tenant, "after": after, "limit": limit}
     return Call("GET", "/v1/usage", lambda r: tuple(map(reading.used, r.json()["data"])), query=query)
 
