@@ -30,6 +30,7 @@ SUBJECTS = (
     "overload",
     "soak",
     "contract",
+    "fuzz",
 )
 
 

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,10 @@ from bitswitch.engine.engine import Engine
 from bitswitch.observe.metrics import Metrics
 from bitswitch.publish import Publisher
 from bitswitch.router.auto import AutoSwitch
+from bitswitch.tenants import limit_table
 from bitswitch.tenants.keys import Keys
+from bitswitch.tenants.limits import Limits, Quotas
+from bitswitch.tenants.usage import Ledger
 from bitswitch_store import file
 from bitswitch_store.binarize import binarize
 from bitswitch_store.checkpoint import Checkpoint
@@ -95,6 +99,8 @@ class House:
     publisher: Publisher
     answers: Answers
     metrics: Metrics
+    quotas: Quotas
+    ledger: Ledger
 
     @classmethod
     def build(
@@ -106,10 +112,12 @@ class House:
         gate: threading.Event | None = None,
         queue_limit: int = 1024,
         queue_seconds: float = math.inf,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> House:
         """Parts that do not run yet. Until a ``gate`` is set, no switch is read: requests wait."""
         base = load(base_folder)
-        store = Store(store_root, base=base.identity)
+        shapes = {name: tuple(one.shape) for name, one in base.parameters.items()}
+        store = Store(store_root, base=base.identity, shapes=shapes)
 
         def fetch(digest: str) -> Switch:
             if gate is not None:
@@ -124,7 +132,9 @@ class House:
         )
         metrics = Metrics()
         metrics.observe_engine(engine.state)
-        return cls(base, store, engine, router, publisher, answers, metrics)
+        quotas = Quotas(partial(limit_table.read, store.database, limits), limits)
+        ledger = Ledger(store.database)
+        return cls(base, store, engine, router, publisher, answers, metrics, quotas, ledger)
 
     def app(self, *, key: str | None = None, docs: bool = True, max_upload_bytes: int = 2**22) -> FastAPI:
         return create_app(
@@ -135,6 +145,8 @@ class House:
             state=self.engine.state,
             metrics=self.metrics,
             keys=Keys(key),
+            quotas=self.quotas,
+            ledger=self.ledger,
             base_name="tiny",
             base_identity=self.base.identity,
             max_body_bytes=2**16,

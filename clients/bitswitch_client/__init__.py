@@ -6,6 +6,7 @@ with Client("http://127.0.0.1:8000") as client:
 """
 
 from bitswitch_client.answers import (
+    Action,
     Answer,
     Classification,
     Classified,
@@ -20,6 +21,7 @@ from bitswitch_client.answers import (
     Routing,
     State,
     Timing,
+    Used,
     Verdict,
 )
 from bitswitch_client.call import Call
@@ -43,6 +45,7 @@ from bitswitch_client.errors import (
 from bitswitch_client.retries import Retries
 
 __all__ = [
+    "Action",
     "Answer",
     "ApiError",
     "AsyncClient",
@@ -75,5 +78,6 @@ __all__ = [
     "UnavailableError",
     "UnexpectedAnswerError",
     "UnreachableError",
+    "Used",
     "Verdict",
 ]

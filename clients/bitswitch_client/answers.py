@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Generic, TypeAlias, TypeVar
 
 D = TypeVar("D")
@@ -154,6 +154,43 @@ class Published:
     metric: Mapping[str, float]
     base_digest: str
     created: datetime
+
+
+@dataclass(frozen=True)
+class Used:
+    """A tenant's use of one switch on one day, UTC.
+
+    Attributes:
+        id: names the row, for ``after``.
+        owner, name, version: of the switch; ``"", "base", 0`` is the bare base, and without a name the row is
+            all of the tenant's day: a mix counts whole for each of its switches, so theirs add up to more.
+        seconds: of forward passes.
+    """
+
+    id: str
+    day: date
+    tenant: str
+    owner: str
+    name: str
+    version: int
+    requests: int
+    inputs: int
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Action:
+    """Something that was changed: whose, what, by the key with which id, in which request."""
+
+    id: int
+    at: datetime
+    tenant: str
+    key: str | None
+    action: str
+    target: str
+    digest: str | None
+    request_id: str
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,22 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from bitswitch_client import reading
 from bitswitch_client.answers import (
+    Action,
     Classification,
     Embedding,
     Model,
     Published,
     Routing,
     State,
+    Used,
     Verdict,
 )
 from bitswitch_client.call import Call
@@ -103,7 +107,9 @@ def publish(
         InvalidRequestError: it is no switch, or not one of the server's base.
     """
     content = source if isinstance(source, bytes) else Path(source).read_bytes()
-    form = {"public": "true" if public else "false"} | ({} if name is None else {"name": name})
+    form = {"public": "true" if public else "false", "digest": hashlib.sha256(content).hexdigest()} | (
+        {} if name is None else {"name": name}
+    )
     file = ("upload.switch.safetensors", content)
     return Call("POST", "/v1/switches", _published, file=file, form=form)
 
@@ -165,6 +171,41 @@ def unalias(name: str, alias: str) -> Call[Published]:
     """Let ``name@alias`` mean nothing from now on; the version stays."""
     fill = {"name": name, "alias": alias}
     return Call("DELETE", "/v1/switches/{name}/aliases/{alias}", _published, fill=fill, repeatable=False)
+
+
+def usage(
+    *,
+    since: date | None = None,
+    until: date | None = None,
+    tenant: str | None = None,
+    after: str | None = None,
+    limit: int | None = None,
+) -> Call[tuple[Used, ...]]:
+    """What was used, by day and switch.
+
+    Args:
+        since, until: the first day and the last, UTC; None is the first there is, and today.
+        tenant: another's, or ``*`` for all, which takes an admin's key; None is your own.
+        after: the `Used.id` that you have seen last.
+        limit: rows at most; None is 1,000.
+    """
+    query: dict[str, Any] = {"from": since and since.isoformat(), "to": until and until.isoformat()}
+    query |= {"tenant": tenant, "after": after, "limit": limit}
+    return Call("GET", "/v1/usage", lambda r: tuple(map(reading.used, r.json()["data"])), query=query)
+
+
+def audit(
+    *, tenant: str | None = None, after: int | None = None, limit: int | None = None
+) -> Call[tuple[Action, ...]]:
+    """What was changed, the oldest first.
+
+    Args:
+        tenant: as in `usage`.
+        after: the `Action.id` that you have seen last.
+        limit: rows at most; None is 100.
+    """
+    query = {"tenant": tenant, "after": after, "limit": limit}
+    return Call("GET", "/v1/audit", lambda r: tuple(map(reading.action, r.json()["data"])), query=query)
 
 
 def verify() -> Call[Verdict]:

@@ -10,12 +10,13 @@ import math
 import sys
 from array import array
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, TypeVar
 
 import httpx
 
 from bitswitch_client.answers import (
+    Action,
     Answer,
     Classified,
     Embedded,
@@ -27,6 +28,7 @@ from bitswitch_client.answers import (
     Route,
     State,
     Timing,
+    Used,
     Verdict,
 )
 
@@ -134,6 +136,36 @@ def published(value: JSON) -> Published:
         metric=dict(value["metric"]),
         base_digest=value["base_digest"],
         created=datetime.fromisoformat(value["created"]),
+    )
+
+
+def used(value: JSON) -> Used:
+    """One row of ``/v1/usage``."""
+    return Used(
+        id=value["id"],
+        day=date.fromisoformat(value["day"]),
+        tenant=value["tenant"],
+        owner=value["owner"],
+        name=value["name"],
+        version=value["version"],
+        requests=value["requests"],
+        inputs=value["inputs"],
+        tokens=value["tokens"],
+        seconds=value["seconds"],
+    )
+
+
+def action(value: JSON) -> Action:
+    """One row of ``/v1/audit``."""
+    return Action(
+        id=value["id"],
+        at=datetime.fromisoformat(value["at"]),
+        tenant=value["tenant"],
+        key=value["key"],
+        action=value["action"],
+        target=value["target"],
+        digest=value["digest"],
+        request_id=value["request_id"],
     )
 
 

@@ -11,7 +11,9 @@ import threading
 from bitswitch.engine.engine import Engine
 from bitswitch.errors import BitswitchError
 from bitswitch.router.auto import AutoSwitch
-from bitswitch_store.store import Entry, NotStored, Store, StoreError
+from bitswitch_store.audit import COMMAND_LINE, Actor
+from bitswitch_store.room import UNBOUNDED, Room
+from bitswitch_store.store import Entry, NotStored, Store, StoreError, Upload
 from bitswitch_store.switch import SwitchError
 
 _log = logging.getLogger(__name__)
@@ -54,15 +56,24 @@ class Publisher:
                     )
             return len(self._router)
 
-    def publish(self, data: bytes, *, tenant: str, name: str | None, public: bool) -> Entry:
-        """Store a switch file's bytes as the next version of its name, and serve it from now on.
+    def publish(
+        self,
+        source: bytes | Upload,
+        *,
+        tenant: str,
+        name: str | None,
+        public: bool,
+        room: Room = UNBOUNDED,
+        by: Actor = COMMAND_LINE,
+    ) -> Entry:
+        """Store a switch file as the next version of its name, and serve it from now on.
 
         Raises:
             SwitchError: it is no switch file, or one of another base.
             InvalidSwitchError: it does not fit this server's base, or its query set not this router.
             StoreError: as `Store.put`.
         """
-        incoming = self._store.read(data)
+        incoming = self._store.read(source)
         self._engine.check(incoming.switch)
         queries = incoming.switch.queries
         with self._turn:
@@ -70,20 +81,22 @@ class Publisher:
             if queries is not None:
                 self._router.add(incoming.digest, queries)  # first: what it refuses shall not be stored
             try:
-                return self._store.put(incoming, tenant=tenant, name=name, public=public)
+                return self._store.put(incoming, tenant=tenant, name=name, public=public, room=room, by=by)
             except BaseException:
                 if not known:
                     self._router.remove(incoming.digest)
                 raise
 
-    def withdraw(self, tenant: str, name: str, version: int | None, *, force: bool) -> list[Entry]:
+    def withdraw(
+        self, tenant: str, name: str, version: int | None, *, force: bool, by: Actor = COMMAND_LINE
+    ) -> list[Entry]:
         """Delete one version, or (None) all; bytes that no other name has are forgotten everywhere.
 
         Raises:
             StoreError: as `Store.delete`.
         """
         with self._turn:
-            gone = self._store.delete(tenant, name, version, force=force)
+            gone = self._store.delete(tenant, name, version, force=force, by=by)
             for digest in {entry.digest for entry in gone}:
                 if not self._stored(digest):
                     self._router.remove(digest)

@@ -104,6 +104,27 @@ class Settings(BaseSettings):
         " not given.",
     )
     metrics_public: bool = Field(False, description="Serve /metrics without a key.")
+    limit_requests_per_minute: int | None = Field(
+        None, ge=1, description="Requests a tenant may make per minute; no limit if not given."
+    )
+    limit_tokens_per_minute: int | None = Field(
+        None, ge=1, description="Tokens a tenant may have read per minute; no limit if not given."
+    )
+    limit_concurrent_requests: int | None = Field(
+        None, ge=1, description="Requests of a tenant answered at once; no limit if not given."
+    )
+    limit_stored_bytes: ByteSize | None = Field(
+        None, ge=1, description="Size of all a tenant's switch files, such as 2GiB; no limit if not given."
+    )
+    limit_stored_switches: int | None = Field(
+        None, ge=1, description="Versions a tenant may have stored; no limit if not given."
+    )
+    limit_batch_inputs: int | None = Field(
+        None, ge=1, description="Inputs in one request of a tenant; max_inputs if not given."
+    )
+    limit_input_tokens: int | None = Field(
+        None, ge=1, description="Tokens in one input of a tenant; no limit if not given."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
     log_json: bool = Field(False, description="Log lines as JSON.")
     docs: bool = Field(True, description="Serve the API's documentation at /docs, without a key.")

@@ -10,8 +10,9 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +27,15 @@ class Blobs(Protocol):
 
     def put(self, data: bytes) -> str:
         """Keep the bytes and return their digest, ``sha256:<hex>``; they are durable on return."""
+
+    def adopt(self, path: Path, digest: str) -> None:
+        """Keep the bytes of a finished file, as `put` would, without reading them into memory at once.
+
+        The file is given away: it may be removed from now on, and is never written again.
+
+        Raises:
+            CorruptBlob: its bytes have another digest.
+        """
 
     def read(self, digest: str) -> bytes:
         """The blob's bytes, checked against its digest.
@@ -80,14 +90,12 @@ class DirectoryBlobs:
             CorruptBlob: what was written reads back with another digest; nothing was kept.
         """
         digest = _digest(data)
-        place = self._place(digest)
-        if not (place.is_file() and _digest(place.read_bytes()) == digest):
-            place.parent.mkdir(exist_ok=True)
-            self._write(data, digest, place)
-        # Also when another writer put it there: it may not have come to its own sync yet.
-        _sync(place.parent)
-        _sync(self._blobs)
+        self._keep(digest, lambda temporary: temporary.write_bytes(data))
         return digest
+
+    def adopt(self, path: Path, digest: str) -> None:
+        """See `Blobs.adopt`. Not even copied, where it lies in the same file system."""
+        self._keep(digest, lambda temporary: _link(path, temporary))
 
     def read(self, digest: str) -> bytes:
         """See `Blobs.read`."""
@@ -127,16 +135,25 @@ class DirectoryBlobs:
         name = digest.removeprefix(f"{_ALGORITHM}:")
         return self._blobs / name[:2] / name
 
-    def _write(self, data: bytes, digest: str, place: Path) -> None:
+    def _keep(self, digest: str, write: Callable[[Path], object]) -> None:
+        """Let ``write`` write a temporary file, unless the blob is there and whole."""
+        place = self._place(digest)
+        if not (place.is_file() and digest_of(place) == digest):
+            place.parent.mkdir(exist_ok=True)
+            self._write(write, digest, place)
+        # Also when another writer put it there: it may not have come to its own sync yet.
+        _sync(place.parent)
+        _sync(self._blobs)
+
+    def _write(self, write: Callable[[Path], object], digest: str, place: Path) -> None:
         with self._locked(fcntl.LOCK_SH):
             handle, name = tempfile.mkstemp(dir=self._temporary)
+            os.close(handle)
             temporary = Path(name)
             try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                if _digest(temporary.read_bytes()) != digest:
+                write(temporary)
+                _sync(temporary)
+                if digest_of(temporary) != digest:
                     raise CorruptBlob(f"{temporary} reads back other bytes than were written; check the disk")
                 temporary.replace(place)
             finally:
@@ -160,13 +177,28 @@ def _digest(data: bytes) -> str:
     return f"{_ALGORITHM}:{hashlib.sha256(data).hexdigest()}"
 
 
+def digest_of(path: Path) -> str:
+    """The digest of a file's bytes, which are read in pieces."""
+    with path.open("rb") as file:
+        return f"{_ALGORITHM}:{hashlib.file_digest(file, _ALGORITHM).hexdigest()}"
+
+
+def _link(path: Path, place: Path) -> None:
+    """``place`` is another name of the file, or a copy where the file system has no such thing."""
+    place.unlink()
+    try:
+        os.link(path, place)
+    except OSError:
+        shutil.copyfile(path, place)
+
+
 def _missing(digest: str) -> NotStored:
     return NotStored(f"there is no blob {digest!r} in this store")
 
 
-def _sync(folder: Path) -> None:
-    """Make a folder's entries durable, as fsync(2) asks for."""
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Make a file's bytes or a folder's entries durable, as fsync(2) asks for."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -14,10 +14,13 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from bitswitch_store import queries
+from bitswitch_store import audit, queries
+from bitswitch_store.audit import COMMAND_LINE, Actor
 from bitswitch_store.database import Database
 from bitswitch_store.entry import Entry, Sharing, check_name
 from bitswitch_store.errors import Conflict, NotStored
+from bitswitch_store.room import UNBOUNDED, Room
+from bitswitch_store.room import check as check_room
 from bitswitch_store.tables import aliases, names, shares, switches
 
 
@@ -82,17 +85,21 @@ class Catalog:
             return set(connection.scalars(select(switches.c.digest)))
 
     @contextmanager
-    def writing(self) -> Iterator[Writing]:
-        """A transaction that is alone in writing from its beginning to its end; all of it, or nothing."""
+    def writing(self, by: Actor = COMMAND_LINE) -> Iterator[Writing]:
+        """A transaction that is alone in writing from its beginning to its end; all of it, or nothing.
+
+        What it changes is on record in the audit, as done ``by`` them, in the same transaction.
+        """
         with self._database.writing() as connection:
-            yield Writing(connection)
+            yield Writing(connection, by)
 
 
 class Writing:
     """What can be changed in a catalog, inside `Catalog.writing`."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, by: Actor) -> None:
         self._connection = connection
+        self._by = by
 
     def publish(
         self,
@@ -106,6 +113,7 @@ class Writing:
         metric: Mapping[str, float],
         base_digest: str,
         public: bool,
+        room: Room = UNBOUNDED,
     ) -> Entry:
         """The next version of a name; or the latest one as it is, if it has this digest.
 
@@ -113,6 +121,7 @@ class Writing:
 
         Raises:
             InvalidName: of the name or the tenant.
+            QuotaExceeded: there is no room for another version.
         """
         check_name(tenant, "tenant")
         check_name(name)
@@ -120,7 +129,9 @@ class Writing:
         if latest is not None and latest.digest == digest:
             if public and not latest.public:
                 self._set_public(tenant, name, True)
+                self._record("made_public", latest)
             return replace(latest, public=latest.public or public)
+        check_room(self._connection, tenant, room, size)
         entry = Entry(
             tenant=tenant,
             name=name,
@@ -139,6 +150,7 @@ class Writing:
         self._connection.execute(insert(switches).values(row))
         if public:
             self._set_public(tenant, name, True)
+        self._record("published", entry)
         return entry
 
     def share(self, tenant: str, name: str, sharing: Sharing) -> Sharing:
@@ -155,6 +167,8 @@ class Writing:
         if others:
             rows = [{"tenant": tenant, "name": name, "shared_with": other} for other in others]
             self._connection.execute(insert(shares), rows)
+        seen = "all" if sharing.public else ", ".join(others) or "nobody"
+        audit.record(self._connection, self._by, tenant, "shared", f"{name} with {seen}")
         return Sharing(sharing.public, tuple(others))
 
     def set_alias(self, tenant: str, name: str, alias: str, version: int) -> Entry:
@@ -169,6 +183,7 @@ class Writing:
         key = {"tenant": tenant, "name": name, "alias": alias}
         self._connection.execute(delete(aliases).filter_by(**key))
         self._connection.execute(insert(aliases).values(**key, version=version))
+        self._record("aliased", entry, alias)
         return replace(entry, aliases=tuple(sorted({*entry.aliases, alias})))
 
     def delete_alias(self, tenant: str, name: str, alias: str) -> None:
@@ -179,6 +194,7 @@ class Writing:
         if entry is None:
             raise NotStored(f"{name!r} has no alias {alias!r}")
         self._connection.execute(delete(aliases).filter_by(tenant=tenant, name=name, alias=alias))
+        self._record("unaliased", entry, alias)
 
     def delete(self, tenant: str, name: str, version: int | None, *, force: bool) -> list[Entry]:
         """Remove one version, or (None) all there are; their numbers are not given again.
@@ -201,6 +217,9 @@ class Writing:
                 delete(aliases).filter_by(tenant=tenant, name=name, version=entry.version)
             )
             self._connection.execute(delete(switches).where(queries.is_version(entry)))
+            for alias in entry.aliases:
+                self._record("unaliased", entry, alias)
+            self._record("deleted", entry)
         if queries.find(self._connection, tenant, name, None) is None:
             # Whoever takes the name up again shares it anew, or does not.
             self._set_public(tenant, name, False)
@@ -211,6 +230,12 @@ class Writing:
         """Those of the digests that no version of any tenant has."""
         found = select(switches.c.digest).where(switches.c.digest.in_(digests))
         return set(digests) - set(self._connection.scalars(found))
+
+    def _record(self, action: str, entry: Entry, alias: str | None = None) -> None:
+        target = (
+            f"{entry.name}@{entry.version}" if alias is None else f"{entry.name}@{alias} = {entry.version}"
+        )
+        audit.record(self._connection, self._by, entry.tenant, action, target, digest=entry.digest)
 
     def _stored(self, tenant: str, name: str, selector: str | None) -> Entry:
         entry = queries.find(self._connection, tenant, name, selector)

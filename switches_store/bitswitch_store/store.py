@@ -9,44 +9,61 @@ from __future__ import annotations
 
 import builtins
 import logging
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from bitswitch_store import file
+from bitswitch_store.audit import COMMAND_LINE, Actor
 from bitswitch_store.blobs import Blobs, DirectoryBlobs
 from bitswitch_store.catalog import Catalog
-from bitswitch_store.coded import MAX_WEIGHTS, CodedSwitch
+from bitswitch_store.coded import CodedSwitch
 from bitswitch_store.database import Database, catalog_url
 from bitswitch_store.entry import Entry, Sharing, check_name
-from bitswitch_store.errors import Conflict, CorruptBlob, InvalidName, NotStored, StoreError
+from bitswitch_store.errors import (
+    Conflict,
+    CorruptBlob,
+    InvalidName,
+    NotStored,
+    QuotaExceeded,
+    StoreError,
+    TooLarge,
+)
+from bitswitch_store.room import UNBOUNDED, Room
 from bitswitch_store.switch import BaseIdentity, QuerySet, Switch, SwitchError
+from bitswitch_store.upload import Incoming, Upload
 
 __all__ = [
+    "Checked",
     "Conflict",
     "CorruptBlob",
     "Entry",
-    "Incoming",
     "InvalidName",
     "NotStored",
+    "QuotaExceeded",
     "Sharing",
     "Store",
     "StoreError",
+    "TooLarge",
+    "Upload",
 ]
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Incoming:
+class Checked:
     """A switch file that may be put, wholly checked; `Store.read` makes it.
 
     Attributes:
-        data: the file's bytes.
-        digest: theirs.
+        source: the file's bytes, or an upload that holds them.
+        digest, size: theirs.
     """
 
-    data: bytes
+    source: bytes | Upload
     digest: str
+    size: int
     switch: Switch
 
 
@@ -56,7 +73,7 @@ class Store:
     Args:
         root: the store's directory; made if missing.
         base: the one base whose switches are taken and given; None takes any.
-        max_weights: how many weights that base has; a file that claims more is refused undecoded.
+        shapes: that base's parameters; a file with any other is refused undecoded. None takes any.
         database_url: where the catalog is; None is a SQLite file in ``root``.
 
     Attributes:
@@ -71,14 +88,15 @@ class Store:
         root: Path,
         *,
         base: BaseIdentity | None,
-        max_weights: int = MAX_WEIGHTS,
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
         database_url: str | None = None,
     ) -> None:
         if root.exists() and not root.is_dir():
             raise StoreError(f"the store's root {root} is a file; give a directory, it is made if missing")
         self._base = base
-        self._max_weights = max_weights
+        self._shapes = shapes
         self._blobs: Blobs = DirectoryBlobs(root / "blobs")
+        self._incoming = Incoming(root / "incoming")
         self.database = Database(database_url or catalog_url(root))
         self._catalog = Catalog(self.database)
         if orphans := self.orphans():
@@ -88,8 +106,19 @@ class Store:
         """Close the database's connections; the store is not used after that."""
         self.database.close()
 
+    def receive(self, most: int) -> AbstractContextManager[Upload]:
+        """A file to write an upload of at most so many bytes into; gone when the block ends."""
+        return self._incoming.receive(most)
+
     def put(
-        self, source: Path | bytes | Incoming, *, tenant: str, name: str | None = None, public: bool = False
+        self,
+        source: Path | bytes | Checked,
+        *,
+        tenant: str,
+        name: str | None = None,
+        public: bool = False,
+        room: Room = UNBOUNDED,
+        by: Actor = COMMAND_LINE,
     ) -> Entry:
         """Publish a switch as the next version of its name.
 
@@ -99,31 +128,40 @@ class Store:
             source: a switch file or its bytes, all of it checked here; or what `read` made of them.
             name: the switch's task if None.
             public: makes the name public if it is not, see `share`.
+            room: how much the tenant may have.
 
         Raises:
             SwitchError: it is no switch file, or one of another base.
             InvalidName: of the name or the tenant.
+            QuotaExceeded: the tenant has no room for it.
         """
-        if not isinstance(source, Incoming):
+        if not isinstance(source, Checked):
             source = self.read(source.read_bytes() if isinstance(source, Path) else source)
-        data, switch = source.data, source.switch
+        switch = source.switch
         check_name(tenant, "tenant")
         name = check_name(switch.task if name is None else name)
-        digest = self._blobs.put(data)
-        with self._catalog.writing() as rows:
-            if not self._blobs.has(digest):  # a delete of the same bytes came between
-                self._blobs.put(data)
+        self._keep(source)
+        with self._catalog.writing(by) as rows:
+            if not self._blobs.has(source.digest):  # a delete of the same bytes came between
+                self._keep(source)
             return rows.publish(
                 tenant=tenant,
                 name=name,
-                digest=digest,
-                size=len(data),
+                digest=source.digest,
+                size=source.size,
                 task=switch.task,
                 labels=switch.head.labels if switch.head else (),
                 metric=switch.metric,
                 base_digest=switch.base.digest,
                 public=public,
+                room=room,
             )
+
+    def _keep(self, checked: Checked) -> None:
+        if isinstance(checked.source, Upload):
+            self._blobs.adopt(checked.source.path, checked.digest)
+        else:
+            self._blobs.put(checked.source)
 
     def get(self, digest: str) -> Switch:
         """The switch of a digest.
@@ -136,8 +174,7 @@ class Store:
             CorruptBlob: its file was damaged.
             SwitchError: it is of another base, or of a format this version does not read.
         """
-        coded = self._opened(self._blobs.read(digest))
-        return coded.decode(max_weights=self._max_weights, vouched=True)
+        return self._decoded(self._blobs.read(digest), vouched=True)
 
     def queries(self, digest: str) -> QuerySet | None:
         """The query set of a switch, if it has one. Cheap: nothing but that and the header is read.
@@ -150,14 +187,23 @@ class Store:
         """
         return self._opened(self._blobs.path(digest)).queries()
 
-    def read(self, data: bytes) -> Incoming:
-        """A switch file's bytes, if they may be stored here; the base is compared before a bit is decoded.
+    def read(self, source: bytes | Upload) -> Checked:
+        """A switch file, if it may be stored here; base, parameters and shapes are compared before a bit is
+        decoded, and an upload is not loaded: memory goes to what the switch decodes to.
 
         Raises:
-            SwitchError: it is no switch file, one of another base, or it claims more weights than that has.
+            SwitchError: it is no switch file, or one of another base.
         """
-        switch = self._opened(data).decode(max_weights=self._max_weights)
-        return Incoming(data, file.digest(data), switch)
+        if isinstance(source, Upload):
+            source.finish()
+            return Checked(source, source.digest, source.size, self._decoded(source.path))
+        return Checked(source, file.digest(source), len(source), self._decoded(source))
+
+    def _decoded(self, source: bytes | Path, *, vouched: bool = False) -> Switch:
+        coded = self._opened(source)
+        if self._shapes is not None:
+            coded.check_shapes(self._shapes)
+        return coded.decode(vouched=vouched)
 
     def _opened(self, source: bytes | Path) -> CodedSwitch:
         coded = CodedSwitch(source)
@@ -201,33 +247,41 @@ class Store:
         """Who else sees a name of the tenant's; None where it has no version."""
         return self._catalog.sharing(tenant, name)
 
-    def share(self, tenant: str, name: str, sharing: Sharing) -> Sharing:
+    def share(self, tenant: str, name: str, sharing: Sharing, *, by: Actor = COMMAND_LINE) -> Sharing:
         """Let exactly these see a name, besides its owner; it counts from the next request on.
 
         Raises:
             InvalidName: of one of the tenants.
             NotStored: the tenant has nothing of that name.
         """
-        with self._catalog.writing() as rows:
+        with self._catalog.writing(by) as rows:
             return rows.share(tenant, name, sharing)
 
-    def set_alias(self, tenant: str, name: str, alias: str, version: int) -> Entry:
+    def set_alias(
+        self, tenant: str, name: str, alias: str, version: int, *, by: Actor = COMMAND_LINE
+    ) -> Entry:
         """Point an alias of a name to one of its versions, wherever it pointed before.
 
         Raises:
             InvalidName: of the alias.
             NotStored: there is no such version.
         """
-        with self._catalog.writing() as rows:
+        with self._catalog.writing(by) as rows:
             return rows.set_alias(tenant, name, alias, version)
 
-    def delete_alias(self, tenant: str, name: str, alias: str) -> None:
+    def delete_alias(self, tenant: str, name: str, alias: str, *, by: Actor = COMMAND_LINE) -> None:
         """Take an alias off a name. NotStored if it has none so called."""
-        with self._catalog.writing() as rows:
+        with self._catalog.writing(by) as rows:
             rows.delete_alias(tenant, name, alias)
 
     def delete(
-        self, tenant: str, name: str, version: int | None = None, *, force: bool = False
+        self,
+        tenant: str,
+        name: str,
+        version: int | None = None,
+        *,
+        force: bool = False,
+        by: Actor = COMMAND_LINE,
     ) -> builtins.list[Entry]:
         """Remove one version, or (None) all of them, and the blobs that nothing else needs.
 
@@ -238,7 +292,7 @@ class Store:
             NotStored: there is nothing of that name, or no such version.
             Conflict: aliases point there, and ``force`` is not set, which removes them as well.
         """
-        with self._catalog.writing() as rows:
+        with self._catalog.writing(by) as rows:
             gone = rows.delete(tenant, name, version, force=force)
         # A turn of its own: the rows are gone for good before a blob goes, and no put of the same
         # bytes can come between the look and the removal.

@@ -105,7 +105,7 @@ keys = Table(
     Column("expires", _Utc),
     Column("revoked", _Utc),
 )
-# What a tenant may have and use; null is the server's default.
+# What a tenant may have and use; null is the server's default, -1 no limit.
 limits = Table(
     "limits",
     metadata,
@@ -131,7 +131,7 @@ audit = Table(
     Column("digest", String(71)),
     Column("request_id", String(128), nullable=False),
 )
-# What was answered: one row per day, caller and switch; ("", "base", 0) is the bare base.
+# What was answered: one row per day, caller and switch; ("", "base", 0) is the bare base, ("", "", 0) all.
 usage = Table(
     "usage",
     metadata,

@@ -11,15 +11,17 @@ from benchmarks.__main__ import SUBJECTS
 from benchmarks.setting import Setting
 from benchmarks.stored import fill
 
-SEVERAL_SERVERS = ("stored",)
-"""Each start of a server is some seconds; one is enough to know that a subject can start it."""
+from benchmarks import fuzz
+
+ELSEWHERE = ("stored", "fuzz")
+"""Each start of a server is some seconds, one is enough; the fuzz has a test of its own."""
 
 
 EXACT = ("soak", "contract")
 """What they find does not depend on how fast the machine is."""
 
 
-@pytest.mark.parametrize("subject", [name for name in SUBJECTS if name not in SEVERAL_SERVERS])
+@pytest.mark.parametrize("subject", [name for name in SUBJECTS if name not in ELSEWHERE])
 def test_a_subject_runs_through_and_fills_its_tables(subject: str, tiny_base: Path, tmp_path: Path) -> None:
     setting = Setting(tiny_base, switches=tmp_path / "none", scratch=tmp_path, quick=True)
     report = importlib.import_module(f"benchmarks.{subject}").run(setting)
@@ -32,6 +34,15 @@ def test_a_subject_runs_through_and_fills_its_tables(subject: str, tiny_base: Pa
     assert all(math.isfinite(bar.value) for bar in report.bars)
     for chart in report.charts:
         assert all(len(xs) == len(ys) > 0 for xs, ys in chart.curves.values())
+
+
+def test_the_fuzz_finds_no_crash_and_reaches_what_is_valid(tmp_path: Path) -> None:
+    counts = {"file": 3000, "codec": 2000, "model": 2000}
+    found = fuzz.in_own_process(counts, cache=str(tmp_path), seed=None)
+    for reader, outcome in found.items():
+        assert outcome["inputs"] == counts[reader]
+        assert outcome.get("crashed", 0) == 0, "its inputs are on standard error, under the seed named there"
+        assert min(outcome["refused"], outcome["valid"]) > counts[reader] // 100
 
 
 @pytest.mark.parametrize("queries", [False, True])

@@ -21,6 +21,7 @@ from bitswitch.api import (
     key,
     models,
     oip,
+    records,
     route,
     sharing,
     switches,
@@ -30,10 +31,13 @@ from bitswitch.api import (
 )
 from bitswitch.api.middleware import BodyLimit, Envelope, HangUp
 from bitswitch.api.parts import Parts, State, Verdict
+from bitswitch.api.record import Recorder
 from bitswitch.api.wire import FaultResponse
 from bitswitch.observe.metrics import Metrics
 from bitswitch.publish import Publisher
 from bitswitch.tenants.keys import Keys
+from bitswitch.tenants.limits import Quotas
+from bitswitch.tenants.usage import Ledger
 from bitswitch_store.store import Store
 from bitswitch_store.switch import BaseIdentity
 
@@ -62,6 +66,8 @@ def create_app(
     state: Callable[[], State],
     metrics: Metrics,
     keys: Keys,
+    quotas: Quotas,
+    ledger: Ledger,
     base_name: str,
     base_identity: BaseIdentity,
     max_body_bytes: int,
@@ -104,8 +110,11 @@ def create_app(
         state=state,
         metrics=metrics,
         keys=keys,
+        quotas=quotas,
+        ledger=ledger,
         base_name=base_name,
         base_identity=base_identity,
+        max_upload_bytes=max_upload_bytes,
         started=int(time.time()),
     )
     faults.install(app)
@@ -115,11 +124,11 @@ def create_app(
     app.include_router(
         prometheus.router(public=metrics_public), dependencies=[] if metrics_public else bearer
     )
-    modules = (classify, embeddings, route, models, sharing, oip, admin, key)
+    modules = (classify, embeddings, route, models, sharing, oip, records, admin, key)
     for router in (*(module.router for module in modules), switches.reading, switches.changing):
         app.include_router(router, dependencies=bearer)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, body=max_body_bytes, upload=max_upload_bytes)
     app.add_middleware(HangUp)
-    app.add_middleware(Envelope, metrics=metrics)
+    app.add_middleware(Envelope, recorder=Recorder(metrics, ledger))
     return app

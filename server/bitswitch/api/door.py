@@ -44,7 +44,8 @@ class Guarded(APIRoute):
         endpoint = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
-            keys = parts_of(request).keys
+            house = parts_of(request)
+            keys = house.keys
             caller = request.state.caller = keys.admit(request.headers.get("authorization"))
             if not caller.role.reaches(self.role):
                 raise PermissionError(
@@ -53,6 +54,8 @@ class Guarded(APIRoute):
             if not keys.needed:
                 _refuse_other_names(request)
                 _refuse_other_sites(request)
+            # Given back by `middleware.Envelope`, however the request ends.
+            request.state.permit = house.quotas.admit(caller.tenant)
             if self.body_field is not None:
                 request = await _with_json(request)
             return await endpoint(request)

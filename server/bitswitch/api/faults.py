@@ -17,13 +17,15 @@ from starlette.types import Scope
 from bitswitch.errors import (
     BitswitchError,
     ConflictError,
+    InputTooLongError,
     InvalidRequestError,
     InvalidSwitchError,
     NotFoundError,
+    QuotaExceededError,
     UnavailableError,
 )
 from bitswitch_store.errors import StoreUnavailable
-from bitswitch_store.store import Conflict, InvalidName, NotStored
+from bitswitch_store.store import Conflict, InvalidName, NotStored, QuotaExceeded, TooLarge
 from bitswitch_store.switch import SwitchError
 
 _log = logging.getLogger(__name__)
@@ -61,7 +63,8 @@ def _headers(error: BitswitchError) -> dict[str, str]:
 
 def install(app: FastAPI) -> None:
     """Let ``app`` answer errors in this shape."""
-    for kind in (BitswitchError, SwitchError, Conflict, InvalidName, NotStored, StoreUnavailable):
+    kinds: list[type[Exception]] = [BitswitchError, StoreUnavailable, *_KINDS]
+    for kind in kinds:
         app.add_exception_handler(kind, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
@@ -71,22 +74,27 @@ async def _on_error(request: Request, error: Exception) -> JSONResponse:
     return respond(request.scope, _told(error))
 
 
+_KINDS: Mapping[type[Exception], tuple[type[BitswitchError], str | None]] = {
+    SwitchError: (InvalidSwitchError, "file"),
+    InvalidName: (InvalidRequestError, "name"),
+    NotStored: (NotFoundError, None),
+    TooLarge: (InputTooLongError, "file"),
+    QuotaExceeded: (QuotaExceededError, None),
+    Conflict: (ConflictError, None),
+}
+"""The store's exceptions, as ones that a caller can be told, and the field that they are about."""
+
+
 def _told(error: Exception) -> BitswitchError:
     """``error`` as one that a caller can be told."""
-    match error:
-        case BitswitchError():
-            return error
-        case SwitchError():
-            return InvalidSwitchError(_sentence(error), param="file")
-        case InvalidName():
-            return InvalidRequestError(_sentence(error), param="name")
-        case NotStored():
-            return NotFoundError(_sentence(error))
-        case Conflict():
-            return ConflictError(_sentence(error))
-        case StoreUnavailable():  # whose text may tell where the database is
-            _log.error("the store does not answer: %s", error)
-            return UnavailableError("The store does not answer now; try again shortly.", retry_after=1.0)
+    if isinstance(error, BitswitchError):
+        return error
+    if isinstance(error, StoreUnavailable):  # whose text may tell where the database is
+        _log.error("the store does not answer: %s", error)
+        return UnavailableError("The store does not answer now; try again shortly.", retry_after=1.0)
+    for kind, (told, param) in _KINDS.items():
+        if isinstance(error, kind):
+            return told(_sentence(error), param=param)
     raise error
 
 

@@ -25,7 +25,7 @@ from bitswitch.api.oip_wire import (
     ServerMetadata,
     TensorMetadata,
 )
-from bitswitch.api.parts import House, Parts, Who
+from bitswitch.api.parts import House, Parts, Who, permit_of
 from bitswitch.api.serve import answered, note, request_id
 from bitswitch.core import Mix, Want
 from bitswitch.errors import InvalidModelError, InvalidRequestError
@@ -142,9 +142,9 @@ async def _infer(
     model: str, body: InferRequest, request: Request, house: Parts, tenant: str, *, name: str
 ) -> InferResponse:
     answer = await house.answers.classify(
-        tenant, model, _inputs(body.inputs[0]), request_id=request_id(request)
+        tenant, model, _inputs(body.inputs[0]), request_id=request_id(request), permit=permit_of(request)
     )
-    note(request, answered(answer, Want.CLASSIFY))
+    note(request, answered(answer, Want.CLASSIFY, tenant))
     outputs = {one.name: one for one in _outputs(answer)}
     wanted = [output.name for output in body.outputs] if body.outputs else list(outputs)
     parts = answer.items[0].selection.parts

@@ -14,6 +14,9 @@ from bitswitch.observe.metrics import Metrics
 from bitswitch.publish import Publisher
 from bitswitch.tenants.caller import Caller
 from bitswitch.tenants.keys import Keys
+from bitswitch.tenants.limits import Permit, Quotas
+from bitswitch.tenants.usage import Ledger
+from bitswitch_store.audit import Actor
 from bitswitch_store.store import Store
 from bitswitch_store.switch import BaseIdentity
 
@@ -107,9 +110,12 @@ class Parts:
     verify: Callable[[], Verdict]
     state: Callable[[], State]
     keys: Keys
+    quotas: Quotas
+    ledger: Ledger
     metrics: Metrics
     base_name: str
     base_identity: BaseIdentity
+    max_upload_bytes: int
     started: int
 
 
@@ -121,6 +127,16 @@ def parts_of(request: Request) -> Parts:
 def caller_of(request: Request) -> Caller:
     """Who calls; `door.Guarded` has admitted them."""
     return cast("Caller", request.state.caller)
+
+
+def permit_of(request: Request) -> Permit:
+    """The leave that `door.Guarded` got for this request; the envelope gives it back."""
+    return cast("Permit", request.state.permit)
+
+
+def actor_of(request: Request) -> Actor:
+    """Who changes what this request changes."""
+    return Actor(caller_of(request).key, str(request.state.request_id))
 
 
 async def _parts(request: Request) -> Parts:  # async: FastAPI gives a plain function a thread

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import Field
 
 from bitswitch.api.door import Publishing
-from bitswitch.api.parts import House, Who
+from bitswitch.api.parts import House, Who, actor_of
 from bitswitch.api.switches import Name
 from bitswitch.api.wire import Incoming, Outgoing
 from bitswitch.errors import ModelNotFoundError
@@ -49,11 +49,11 @@ def sharing(name: Name, house: House, who: Who) -> SharingResponse:
 
 
 @router.put("/{name}/sharing", summary="Share a switch, or take it back")
-def share(name: Name, body: SharingRequest, house: House, who: Who) -> SharingResponse:
+def share(name: Name, body: SharingRequest, request: Request, house: House, who: Who) -> SharingResponse:
     """All its versions, those to come included, from the next request on."""
     find(house.store, who.tenant, Term(name))
     wanted = Sharing(public=body.public, tenants=tuple(body.tenants))
-    return _response(name, house.store.share(who.tenant, name, wanted))
+    return _response(name, house.store.share(who.tenant, name, wanted, by=actor_of(request)))
 
 
 def _response(name: str, sharing: Sharing) -> SharingResponse:

@@ -7,12 +7,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import FileResponse
-from starlette.datastructures import FormData, UploadFile
 
-from bitswitch.api.door import Guarded, Publishing, UnsupportedMediaTypeError, media_type
-from bitswitch.api.parts import House, Who
+from bitswitch.api.door import Guarded, Publishing
+from bitswitch.api.parts import House, Who, actor_of, permit_of
+from bitswitch.api.upload import FIELDS, read_form
 from bitswitch.api.wire import AliasRequest, DeletedResponse, SwitchesResponse, SwitchOut
-from bitswitch.errors import InvalidRequestError
 from bitswitch.model_ref import Term
 from bitswitch.selection import find
 
@@ -27,17 +26,12 @@ Which = Annotated[
 Number = Annotated[int | None, Query(ge=1, le=999_999_999, description="One version; all if not given.")]
 Force = Annotated[bool, Query(description="Delete it although aliases point there, and those too.")]
 
-_FIELDS: dict[str, Any] = {
-    "file": {"type": "string", "format": "binary", "description": "A file that `bitswitch make` wrote."},
-    "name": {"type": "string", "description": "The name to publish it under; its task if not given."},
-    "public": {"type": "boolean", "default": False, "description": "Whether other tenants see it."},
-}
 _FORM: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
             "multipart/form-data": {
-                "schema": {"type": "object", "properties": _FIELDS, "required": ["file"]},
+                "schema": {"type": "object", "properties": FIELDS, "required": ["file"]},
             }
         },
     }
@@ -50,38 +44,19 @@ async def publish(request: Request, house: House, who: Who) -> SwitchOut:
 
     The same bytes again under the same name give the version that is there already.
     """
-    if media_type(request) != "multipart/form-data":
-        raise UnsupportedMediaTypeError(
-            "The upload is no form; send 'multipart/form-data' with the file as 'file' (curl -F file=@PATH)."
-        )
     # The form is read here, after the door: FastAPI would read it before the key is looked at.
-    async with request.form(max_files=1, max_fields=len(_FIELDS), max_part_size=1024) as form:
-        data, name, public = await _read(form)
-    entry = await asyncio.to_thread(
-        house.publisher.publish, data, tenant=who.tenant, name=name, public=public
-    )
-    return SwitchOut.of(entry)
-
-
-async def _read(form: FormData) -> tuple[bytes, str | None, bool]:
-    for field in form:
-        if field not in _FIELDS:
-            raise InvalidRequestError(
-                f"{field[:100]!r} is not a field of this form; known are {', '.join(_FIELDS)}.",
-                param=field[:100],
-            )
-        if len(form.getlist(field)) > 1:
-            raise InvalidRequestError(f"{field!r} is given more than once.", param=field)
-    file, name, public = form.get("file"), form.get("name"), form.get("public", "false")
-    if not isinstance(file, UploadFile):
-        raise InvalidRequestError(
-            "There is no 'file' in the form; send it with curl -F file=@PATH.", param="file"
+    with house.store.receive(house.max_upload_bytes) as upload:
+        fields = await read_form(request, upload)
+        entry = await asyncio.to_thread(
+            house.publisher.publish,
+            upload,
+            tenant=who.tenant,
+            name=fields.name,
+            public=fields.public,
+            room=permit_of(request).limits.room,
+            by=actor_of(request),
         )
-    if isinstance(name, UploadFile):
-        raise InvalidRequestError("'name' is a file; it is a text.", param="name")
-    if public not in ("true", "false"):
-        raise InvalidRequestError("'public' is neither 'true' nor 'false'.", param="public")
-    return await file.read(), name, public == "true"
+    return SwitchOut.of(entry)
 
 
 @reading.get("", summary="List switches")
@@ -110,24 +85,26 @@ def download(name: Name, house: House, who: Who, version: Which = None, tenant: 
 
 @changing.delete("/{name}", summary="Delete a switch")
 def delete(
-    name: Name, house: House, who: Who, version: Number = None, force: Force = False
+    name: Name, request: Request, house: House, who: Who, *, version: Number = None, force: Force = False
 ) -> DeletedResponse:
     """Delete one version, or all. Refused with 409 while an alias points there."""
     find(house.store, who.tenant, Term(name, selector=None if version is None else str(version)))
-    gone = house.publisher.withdraw(who.tenant, name, version, force=force)
+    gone = house.publisher.withdraw(who.tenant, name, version, force=force, by=actor_of(request))
     return DeletedResponse(data=[SwitchOut.of(entry) for entry in gone])
 
 
 @changing.put("/{name}/aliases/{alias}", summary="Point an alias to a version")
-def set_alias(name: Name, alias: Name, body: AliasRequest, house: House, who: Who) -> SwitchOut:
+def set_alias(
+    name: Name, alias: Name, body: AliasRequest, *, request: Request, house: House, who: Who
+) -> SwitchOut:
     """`name@alias` means this version from now on, wherever it pointed before."""
     find(house.store, who.tenant, Term(name, selector=str(body.version)))
-    return SwitchOut.of(house.store.set_alias(who.tenant, name, alias, body.version))
+    return SwitchOut.of(house.store.set_alias(who.tenant, name, alias, body.version, by=actor_of(request)))
 
 
 @changing.delete("/{name}/aliases/{alias}", summary="Take an alias away")
-def delete_alias(name: Name, alias: Name, house: House, who: Who) -> SwitchOut:
+def delete_alias(name: Name, alias: Name, request: Request, house: House, who: Who) -> SwitchOut:
     """`name@alias` means nothing from now on; the version stays."""
     entry = find(house.store, who.tenant, Term(name, selector=alias))
-    house.store.delete_alias(who.tenant, name, alias)
+    house.store.delete_alias(who.tenant, name, alias, by=actor_of(request))
     return SwitchOut.of(find(house.store, who.tenant, Term(name, selector=str(entry.version))))

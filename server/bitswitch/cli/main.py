@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from bitswitch.cli import keys
+from bitswitch.cli import keys, tenants
 
 app = typer.Typer(
     name="bitswitch",
@@ -23,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(keys.app, name="keys")
+app.add_typer(tenants.app, name="tenants")
 _errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 ExistingFolder = typer.Option(exists=True, file_okay=False)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 import torch
@@ -26,10 +27,14 @@ from bitswitch.observe.metrics import Metrics
 from bitswitch.publish import Publisher
 from bitswitch.router.auto import AutoSwitch
 from bitswitch.settings import Settings
+from bitswitch.tenants import limit_table
 from bitswitch.tenants.caller import check_exposure
 from bitswitch.tenants.key import read_secret
 from bitswitch.tenants.key_ring import KeyRing
 from bitswitch.tenants.keys import Keys
+from bitswitch.tenants.limits import Limits, Quotas
+from bitswitch.tenants.rounds import Rounds
+from bitswitch.tenants.usage import Ledger
 from bitswitch_store.store import Store
 
 NOT_STARTED = 3
@@ -52,6 +57,9 @@ class House:
     answers: Answers
     metrics: Metrics
     keys: Keys
+    quotas: Quotas
+    ledger: Ledger
+    rounds: Rounds
 
     @classmethod
     def build(cls, settings: Settings) -> House:
@@ -63,8 +71,8 @@ class House:
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         base = load(settings.base, device=settings.device, dtype=settings.dtype)
-        weights = sum(parameter.numel() for parameter in base.parameters.values())
-        store = Store(settings.store, base=base.identity, max_weights=weights)
+        shapes = {name: tuple(one.shape) for name, one in base.parameters.items()}
+        store = Store(settings.store, base=base.identity, shapes=shapes)
         keys = _keys(settings, store)
         check_exposure(settings.host, keyed=keys.needed)
         engine = Engine(
@@ -80,6 +88,9 @@ class House:
         router = AutoSwitch(recipe=recipe(base), dim=dim(base), k=settings.router_k)
         metrics = Metrics()
         metrics.observe_engine(engine.state)
+        default = Limits(**{name: getattr(settings, f"limit_{name}") for name in limit_table.NAMES})
+        quotas = Quotas(partial(limit_table.read, store.database, default), default)
+        ledger = Ledger(store.database)
         return cls(
             base=base,
             store=store,
@@ -98,6 +109,9 @@ class House:
             ),
             metrics=metrics,
             keys=keys,
+            quotas=quotas,
+            ledger=ledger,
+            rounds=Rounds(keys.refresh, quotas.refresh, ledger.flush),
         )
 
     def app(self, settings: Settings) -> FastAPI:
@@ -119,6 +133,8 @@ class House:
             state=self.engine.state,
             metrics=self.metrics,
             keys=self.keys,
+            quotas=self.quotas,
+            ledger=self.ledger,
             base_name=self.base.folder.name,
             base_identity=self.base.identity,
             max_body_bytes=settings.max_body_bytes,
@@ -130,8 +146,8 @@ class House:
 
     def start(self) -> None:
         """Warm the engine up and tell the router what the store holds."""
-        self.keys.start()
         self.engine.start()
+        self.rounds.start()
         routed = self.publisher.resume()
         # What is here now stays: half a million objects, most of them torch's, which every full
         # collection would walk again, in the middle of requests.
@@ -143,9 +159,9 @@ class House:
         )
 
     def stop(self) -> None:
-        """Bring the base back, close the store."""
+        """Bring the base back, write down what was counted, close the store."""
         self.engine.stop(STOP_SECONDS)
-        self.keys.stop()
+        self.rounds.stop()
         self.store.close()
 
 

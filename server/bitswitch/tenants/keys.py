@@ -1,14 +1,12 @@
 """The door's keys: which caller stands behind an ``Authorization`` header.
 
-A running server asks the database for its keys about once a second, in a thread of its own, and looks
-headers up in what it got: no request waits for a query. Knows nothing of HTTP beyond that header.
+The keys are those of the last `Keys.refresh`, which a running server does every second: no request waits for
+a query. Knows nothing of HTTP beyond that header.
 """
 
 from __future__ import annotations
 
 import hmac
-import logging
-import threading
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -17,18 +15,12 @@ from bitswitch.errors import AuthenticationError, UnavailableError
 from bitswitch.tenants.caller import Caller
 from bitswitch.tenants.key import Key, hashed, key_id
 from bitswitch.tenants.key_ring import KeyRing
-from bitswitch_store.errors import StoreUnavailable
-
-REFRESH_SECONDS = 0.5
-"""How long after it was made or revoked a key may be unknown or known."""
 
 STALE_SECONDS = 300.0
 """How long keys go on opening while the database cannot be asked whether they still do."""
 
 _NOBODY = "0" * 64
 """The hash of no key: an unknown id is compared like any other, and takes as long."""
-
-_log = logging.getLogger(__name__)
 
 
 class Keys:
@@ -46,8 +38,6 @@ class Keys:
         self._secret = secret
         self._known: Mapping[str, Key] = {}
         self._read = time.monotonic()
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
         if ring is not None:
             self.refresh()
 
@@ -56,20 +46,8 @@ class Keys:
         """Whether a caller has to show a key: as soon as one was ever made, even if it has ended."""
         return self._key is not None or bool(self._known)
 
-    def start(self) -> None:
-        """Follow the database from now on."""
-        if self._ring is not None:
-            self._thread = threading.Thread(target=self._follow, name="bitswitch-keys", daemon=True)
-            self._thread.start()
-
-    def stop(self) -> None:
-        """Follow it no more."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
-
     def refresh(self) -> None:
-        """Ask the database now.
+        """Ask the database which keys there are.
 
         Raises:
             StoreUnavailable: it does not answer.
@@ -105,15 +83,3 @@ class Keys:
                 "The server cannot check keys at present; try again shortly.", retry_after=5.0
             )
         return Caller(key.tenant, key.role, key.id, key.expires)
-
-    def _follow(self) -> None:
-        away = False
-        while not self._stopping.wait(REFRESH_SECONDS):
-            try:
-                self.refresh()
-            except StoreUnavailable as error:
-                if not away:
-                    _log.error("keys are as they were: %s", error)
-                away = True
-            else:
-                away = False

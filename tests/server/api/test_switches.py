@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
+import tracemalloc
 from dataclasses import replace
 
 import httpx
@@ -201,6 +203,46 @@ def test_what_is_no_upload_is_refused(http, switch_files):
     names = {one["name"] for one in http.get("/v1/switches").json()["data"]}
     assert names == {"topic", "polarity", "entail", "bare"}
     assert http.get("/v1/admin/verify").json()["intact"] is True
+
+
+def test_a_digest_is_checked_wherever_it_is_stated(http, published, switch_files):
+    data = switch_files["topic"].read_bytes()
+    right, wrong = hashlib.sha256(data).hexdigest(), "0" * 64
+    for stated in (right, right.upper(), f"sha256:{right}"):
+        published(data, "digested", digest=stated)
+        sent = upload(
+            http, files={"file": data}, data={"name": "digested"}, headers={"x-content-sha256": stated}
+        )
+        assert (sent.status_code, sent.json()["version"]) == (201, 1)
+    refused = [
+        upload(http, files={"file": data}, data={"digest": wrong}),
+        upload(http, files={"file": data}, headers={"x-content-sha256": wrong}),
+        upload(http, files={"file": data}, data={"digest": right}, headers={"x-content-sha256": wrong}),
+    ]
+    for response in refused:
+        assert (response.status_code, response.json()["error"]["code"]) == (400, "digest_mismatch")
+        assert right in response.json()["error"]["message"]
+    garbled = upload(http, files={"file": data}, data={"digest": "abc"})
+    assert (garbled.status_code, garbled.json()["error"]["param"]) == (400, "digest")
+
+
+def test_an_upload_is_never_whole_in_memory(house, tmp_path):
+    """16 MB that are no switch: what comes in goes out to disk, piece by piece."""
+
+    def form():
+        yield b'--b\r\ncontent-disposition: form-data; name="file"; filename="x"\r\n\r\n'
+        for _ in range(256):
+            yield b"\xff" * 2**16
+        yield b"\r\n--b--\r\n"
+
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    with serving(house.app(max_upload_bytes=2**25)) as address:
+        tracemalloc.start()
+        response = httpx.post(f"{address}/v1/switches", content=form(), headers=headers, timeout=60)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert (response.status_code, response.json()["error"]["code"]) == (422, "invalid_switch")
+    assert peak < 2**23
 
 
 def test_an_upload_that_is_too_large_is_cut_off(house, switch_files):
