@@ -124,7 +124,16 @@ class House:
         metrics.observe_engine(engine.state)
         return cls(base, store, engine, router, publisher, answers, metrics)
 
-    def app(self, *, key: str | None = None, docs: bool = True, max_upload_bytes: int = 2**22) -> FastAPI:
+    def app(
+        self,
+        *,
+        key: str | None = None,
+        keys: Keys | None = None,
+        docs: bool = True,
+        metrics_public: bool = False,
+        max_upload_bytes: int = 2**22,
+    ) -> FastAPI:
+        """The HTTP surface; with ``keys``, or the one of the settings, or none."""
         return create_app(
             answers=self.answers,
             publisher=self.publisher,
@@ -132,12 +141,13 @@ class House:
             verify=self.engine.verify,
             state=self.engine.state,
             metrics=self.metrics,
-            keys=Keys(key),
+            keys=Keys(key) if keys is None else keys,
             base_name="tiny",
             base_identity=self.base.identity,
             max_body_bytes=2**16,
             max_upload_bytes=max_upload_bytes,
             docs=docs,
+            metrics_public=metrics_public,
         )
 
     def switch(self, name: str) -> Switch:

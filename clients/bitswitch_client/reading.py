@@ -19,12 +19,14 @@ from bitswitch_client.answers import (
     Answer,
     Classified,
     Embedded,
+    KeyInfo,
     Mix,
     Model,
     Neighbour,
     Part,
     Published,
     Route,
+    Sharing,
     State,
     Timing,
     Verdict,
@@ -134,6 +136,22 @@ def published(value: JSON) -> Published:
         metric=dict(value["metric"]),
         base_digest=value["base_digest"],
         created=datetime.fromisoformat(value["created"]),
+    )
+
+
+def sharing(value: JSON) -> Sharing:
+    """Who sees a switch."""
+    return Sharing(value["name"], value["public"], tuple(value["tenants"]))
+
+
+def key(value: JSON) -> KeyInfo:
+    """Whose key it is."""
+    expires = value["expires"]
+    return KeyInfo(
+        value["id"],
+        value["tenant"],
+        value["role"],
+        None if expires is None else datetime.fromisoformat(expires),
     )
 
 

@@ -1,23 +1,27 @@
 """The door's keys: which caller stands behind an ``Authorization`` header.
 
-A running server asks the database for its keys about once a second, in a thread of its own, and looks
-headers up in what it got: no request waits for a query. Knows nothing of HTTP beyond that header.
+A running server asks the database twice a second, in a thread of its own, whether anything was written,
+and for the keys if so; it looks headers up in what it got: no request waits for a query.
+Knows nothing of HTTP beyond that header.
 """
 
 from __future__ import annotations
 
 import hmac
 import logging
+import secrets
 import threading
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from bitswitch.errors import AuthenticationError, UnavailableError
 from bitswitch.tenants.caller import Caller
 from bitswitch.tenants.key import Key, hashed, key_id
 from bitswitch.tenants.key_ring import KeyRing
-from bitswitch_store.errors import StoreUnavailable
+from bitswitch_store.errors import StoreError
 
 REFRESH_SECONDS = 0.5
 """How long after it was made or revoked a key may be unknown or known."""
@@ -41,10 +45,11 @@ class Keys:
     """
 
     def __init__(self, key: str | None = None, *, ring: KeyRing | None = None, secret: bytes = b"") -> None:
-        self._key = None if key is None else key.encode()
         self._ring = ring
-        self._secret = secret
+        self._secret = secret or secrets.token_bytes(32)
+        self._key = None if key is None else hashed(key, self._secret)
         self._known: Mapping[str, Key] = {}
+        self._turn = -1
         self._read = time.monotonic()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -74,9 +79,12 @@ class Keys:
         Raises:
             StoreUnavailable: it does not answer.
         """
-        if self._ring is not None:
+        if self._ring is None:
+            return
+        now, turn = time.monotonic(), self._ring.turn()
+        if turn != self._turn:  # what is read after it is as new at least
             self._known = {key.id: key for key in self._ring.list()}
-            self._read = time.monotonic()
+        self._turn, self._read = turn, now
 
     def admit(self, authorization: str | None) -> Caller:
         """The caller behind an ``Authorization`` header.
@@ -93,11 +101,12 @@ class Keys:
         if scheme.lower() != "bearer":
             raise AuthenticationError("The Authorization header is not 'Bearer <key>'.")
         shown = shown.strip()
-        # As bytes: a header may hold anything, and compare_digest takes text of ASCII alone.
-        if self._key is not None and hmac.compare_digest(shown.encode("utf-8", "surrogatepass"), self._key):
+        # One hash and two comparisons, of equal lengths, whatever is shown.
+        given, key = hashed(shown, self._secret), self._known.get(key_id(shown) or "")
+        own = hmac.compare_digest(given, self._key or _NOBODY)
+        same = hmac.compare_digest(given, key.hash if key else _NOBODY)
+        if own:
             return Caller()
-        key = self._known.get(key_id(shown) or "")
-        same = hmac.compare_digest(hashed(shown, self._secret), key.hash if key else _NOBODY)
         if key is None or not same or key.ended(datetime.now(UTC)):
             raise AuthenticationError("The API key is not one of this server's, or has ended.")
         if time.monotonic() - self._read > STALE_SECONDS:
@@ -111,9 +120,11 @@ class Keys:
         while not self._stopping.wait(REFRESH_SECONDS):
             try:
                 self.refresh()
-            except StoreUnavailable as error:
+            except (StoreError, SQLAlchemyError) as error:  # whatever it is: without this thread, no key ends
                 if not away:
-                    _log.error("keys are as they were: %s", error)
+                    _log.error("keys are as they were, for %g s at most: %s", STALE_SECONDS, error)
                 away = True
             else:
+                if away:
+                    _log.warning("keys are looked up again")
                 away = False
