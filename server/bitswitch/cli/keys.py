@@ -145,11 +145,11 @@ def _moment(text: str | None) -> datetime | None:
         return datetime.now(UTC) + _span(text)
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise typer.BadParameter(
             f"{text!r} is neither a time from now, such as 30d or 12h, nor a date"
         ) from None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _span(text: str) -> timedelta:

@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 
 from bitswitch.observe.logs import configure
 from bitswitch.tenants.caller import Role
+from bitswitch_store.store import Sharing
 from running import serving
 
 OPEN = {"GET /health", "GET /v2/health/live", "GET /v2/health/ready"}
@@ -163,6 +164,46 @@ def test_a_request_for_a_foreign_one_leaves_what_one_for_a_missing_one_does(esta
 
     once = {'bitswitch_request_failure_total{code="model_not_found"}': 1.0}
     assert left("foreign") == left("missing") == once
+
+
+def test_taking_a_share_back_counts_from_the_next_request_on(estate):
+    body = {"model": "zeta/shared", **TEXT}
+    url = "/v1/switches/shared/sharing"
+    assert estate.ask("POST", "/v1/classify", Role.CALLER, json=body).status_code == 200
+    try:
+        nobody = estate.ask("PUT", url, Role.PUBLISHER, "zeta", json={"public": False, "tenants": []})
+        assert nobody.json() == {
+            "object": "switch.sharing",
+            "name": "shared",
+            "public": False,
+            "tenants": [],
+        }
+        assert estate.ask("POST", "/v1/classify", Role.CALLER, json=body).status_code == 404
+        assert "zeta/shared" not in str(routed(estate))
+    finally:
+        again = {"public": False, "tenants": ["acme", "nobody-yet"]}
+        back = estate.ask("PUT", url, Role.PUBLISHER, "zeta", json=again)
+        assert back.json()["tenants"] == again["tenants"]
+    assert estate.ask("POST", "/v1/classify", Role.CALLER, json=body).status_code == 200
+
+
+@pytest.mark.parametrize("sharing", [Sharing(public=True), Sharing(tenants=("acme",))])
+def test_a_name_taken_up_again_serves_nothing_old_and_is_shared_with_nobody(estate, sharing):
+    house, ask = estate.house, {"model": "zeta/phoenix", **TEXT}
+
+    def asked():
+        return estate.ask("POST", "/v1/classify", Role.CALLER, json=ask)
+
+    house.publisher.publish(estate.bytes_of["foreign"], tenant="zeta", name="phoenix", public=False)
+    house.store.share("zeta", "phoenix", sharing)
+    assert asked().json()["data"][0]["labels"] == ["bad", "good"]
+    house.publisher.withdraw("zeta", "phoenix", None, force=True)
+    assert asked().status_code == 404
+    house.publisher.publish(estate.bytes_of["public"], tenant="zeta", name="phoenix", public=False)
+    assert asked().status_code == 404
+    house.store.share("zeta", "phoenix", sharing)
+    assert asked().json()["data"][0]["labels"] == ["bank", "film", "spam"]
+    house.publisher.withdraw("zeta", "phoenix", None, force=True)
 
 
 @pytest.mark.parametrize("who", ["nobody", "a wrong one", "an ended one", "a revoked one"])
