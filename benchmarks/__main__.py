@@ -31,6 +31,7 @@ SUBJECTS = (
     "soak",
     "contract",
     "fuzz",
+    "isolation",
 )
 
 

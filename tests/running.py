@@ -136,7 +136,16 @@ class House:
         ledger = Ledger(store.database)
         return cls(base, store, engine, router, publisher, answers, metrics, quotas, ledger)
 
-    def app(self, *, key: str | None = None, docs: bool = True, max_upload_bytes: int = 2**22) -> FastAPI:
+    def app(
+        self,
+        *,
+        key: str | None = None,
+        keys: Keys | None = None,
+        docs: bool = True,
+        metrics_public: bool = False,
+        max_upload_bytes: int = 2**22,
+    ) -> FastAPI:
+        """The HTTP surface; with ``keys``, or the one of the settings, or none."""
         return create_app(
             answers=self.answers,
             publisher=self.publisher,
@@ -144,7 +153,7 @@ class House:
             verify=self.engine.verify,
             state=self.engine.state,
             metrics=self.metrics,
-            keys=Keys(key),
+            keys=Keys(key) if keys is None else keys,
             quotas=self.quotas,
             ledger=self.ledger,
             base_name="tiny",
@@ -152,6 +161,7 @@ class House:
             max_body_bytes=2**16,
             max_upload_bytes=max_upload_bytes,
             docs=docs,
+            metrics_public=metrics_public,
         )
 
     def switch(self, name: str) -> Switch:

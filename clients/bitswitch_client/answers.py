@@ -194,6 +194,25 @@ class Action:
 
 
 @dataclass(frozen=True)
+class Sharing:
+    """Who sees a switch, all its versions, besides its owner: everybody if ``public``, ``tenants`` anyway."""
+
+    name: str
+    public: bool
+    tenants: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class KeyInfo:
+    """Whose key it is: ``id`` None for the server's own, ``role`` caller, publisher or admin."""
+
+    id: str | None
+    tenant: str
+    role: str
+    expires: datetime | None
+
+
+@dataclass(frozen=True)
 class Verdict:
     """Whether the resident weights are the base's, bit for bit; ``checked`` counts tensors."""
 

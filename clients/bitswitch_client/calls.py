@@ -19,9 +19,11 @@ from bitswitch_client.answers import (
     Action,
     Classification,
     Embedding,
+    KeyInfo,
     Model,
     Published,
     Routing,
+    Sharing,
     State,
     Used,
     Verdict,
@@ -100,7 +102,7 @@ def publish(
     Args:
         source: the file that ``bitswitch make`` wrote, or its bytes.
         name: what it is called; None is its task's name.
-        public: whether other tenants see it.
+        public: whether every tenant sees the name from now on; `share` says more, and takes it back.
 
     Raises:
         OSError: the file cannot be read.
@@ -208,6 +210,27 @@ def audit(
     return Call("GET", "/v1/audit", lambda r: tuple(map(reading.action, r.json()["data"])), query=query)
 
 
+def sharing(name: str) -> Call[Sharing]:
+    """Who else sees a switch of your own."""
+    return Call("GET", "/v1/switches/{name}/sharing", _shared, fill={"name": name})
+
+
+def share(name: str, *, public: bool = False, tenants: Sequence[str] = ()) -> Call[Sharing]:
+    """Let exactly these see a switch, all its versions, from the next request on; nobody if none are given.
+
+    Args:
+        public: everybody.
+        tenants: these anyway; they name it ``tenant/name``.
+    """
+    body = {"public": public, "tenants": list(tenants)}
+    return Call("PUT", "/v1/switches/{name}/sharing", _shared, fill={"name": name}, json=body)
+
+
+def whoami() -> Call[KeyInfo]:
+    """The tenant and the role that the client's key stands for."""
+    return Call("GET", "/v1/key", lambda r: reading.key(r.json()))
+
+
 def verify() -> Call[Verdict]:
     """Let the server prove that its resident weights are the base's, bit for bit."""
     return Call("GET", "/v1/admin/verify", lambda r: reading.verdict(r.json()))
@@ -221,6 +244,10 @@ def state() -> Call[State]:
 def ready() -> Call[bool]:
     """Whether the server takes requests. Asked once: a server that is not there raises at once."""
     return Call("GET", "/v2/health/ready", lambda r: r.is_success, answers=_READY_STATUSES, patient=False)
+
+
+def _shared(response: httpx.Response) -> Sharing:
+    return reading.sharing(response.json())
 
 
 def _published(response: httpx.Response) -> Published:

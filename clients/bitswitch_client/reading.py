@@ -20,12 +20,14 @@ from bitswitch_client.answers import (
     Answer,
     Classified,
     Embedded,
+    KeyInfo,
     Mix,
     Model,
     Neighbour,
     Part,
     Published,
     Route,
+    Sharing,
     State,
     Timing,
     Used,
@@ -166,6 +168,22 @@ def action(value: JSON) -> Action:
         target=value["target"],
         digest=value["digest"],
         request_id=value["request_id"],
+    )
+
+
+def sharing(value: JSON) -> Sharing:
+    """Who sees a switch."""
+    return Sharing(value["name"], value["public"], tuple(value["tenants"]))
+
+
+def key(value: JSON) -> KeyInfo:
+    """Whose key it is."""
+    expires = value["expires"]
+    return KeyInfo(
+        value["id"],
+        value["tenant"],
+        value["role"],
+        None if expires is None else datetime.fromisoformat(expires),
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, update
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, select, update
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from bitswitch_store.errors import StoreError, StoreUnavailable
@@ -44,6 +44,15 @@ class Database:
     def close(self) -> None:
         """Close the connections; the database is not used after that."""
         self._engine.dispose()
+
+    def turn(self) -> int:
+        """How many turns of writing there were; while it stays, so does all that was read after it.
+
+        Raises:
+            StoreUnavailable: the database does not answer.
+        """
+        with self.reading() as connection:
+            return int(connection.scalar(select(writer.c.turn)) or 0)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

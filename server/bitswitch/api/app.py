@@ -124,8 +124,14 @@ def create_app(
     app.include_router(
         prometheus.router(public=metrics_public), dependencies=[] if metrics_public else bearer
     )
-    modules = (classify, embeddings, route, models, sharing, oip, records, admin, key)
-    for router in (*(module.router for module in modules), switches.reading, switches.changing):
+    modules = (classify, embeddings, route, models, sharing, oip, admin, key)
+    for router in (
+        *(module.router for module in modules),
+        switches.reading,
+        switches.changing,
+        records.used,
+        records.changed,
+    ):
         app.include_router(router, dependencies=bearer)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, body=max_body_bytes, upload=max_upload_bytes)

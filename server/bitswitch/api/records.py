@@ -7,15 +7,16 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 
-from bitswitch.api.door import Guarded
+from bitswitch.api.door import Guarded, Publishing
 from bitswitch.api.parts import House, Who
 from bitswitch.api.wire import Outgoing
 from bitswitch.errors import InvalidRequestError, PermissionError  # noqa: A004
 from bitswitch.tenants import usage
-from bitswitch.tenants.caller import Caller
+from bitswitch.tenants.caller import Caller, Role
 from bitswitch_store import audit
 
-router = APIRouter(route_class=Guarded, tags=["records"])
+used = APIRouter(route_class=Guarded, tags=["records"])
+changed = APIRouter(route_class=Publishing, tags=["records"])
 
 EVERYBODY = "*"
 Whose = Annotated[
@@ -81,7 +82,7 @@ class AuditResponse(Outgoing):
     has_more: bool
 
 
-@router.get("/v1/usage", summary="See what was used")
+@used.get("/v1/usage", summary="See what was used")
 def get_usage(
     house: House,
     who: Who,
@@ -106,13 +107,11 @@ def get_usage(
     return UsageResponse(data=data, has_more=len(rows) == limit)
 
 
-@router.get("/v1/audit", summary="See what was changed, and by whom")
+@changed.get("/v1/audit", summary="See what was changed, and by whom")
 def get_audit(
     house: House, who: Who, tenant: Whose = None, after: AfterId = 0, limit: Limit = 100
 ) -> AuditResponse:
     """Switches published, aliased, deleted, …: by which key, in which request. For publishers and admins."""
-    if who.role == "caller":
-        raise PermissionError("A key of the role 'caller' may not read the audit; show a publisher's.")
     rows = audit.listed(house.store.database, _whose(who, tenant), after=after, limit=limit)
     return AuditResponse(data=[ActionOut(**row.__dict__) for row in rows], has_more=len(rows) == limit)
 
@@ -125,6 +124,6 @@ def _whose(who: Caller, tenant: str | None) -> str | None:
     """
     if tenant is None or tenant == who.tenant:
         return who.tenant
-    if who.role != "admin":
+    if who.role is not Role.ADMIN:
         raise PermissionError("Only an admin may see what is on record of other tenants.")
     return None if tenant == EVERYBODY else tenant

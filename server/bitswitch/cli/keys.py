@@ -27,20 +27,23 @@ if TYPE_CHECKING:  # `bitswitch --help` shall not wait for SQLAlchemy
 app = typer.Typer(help="Make, list, rotate and revoke the keys that open a server.", no_args_is_help=True)
 _said = Console(stderr=True, soft_wrap=True, highlight=False)
 
-StoreFolder = Annotated[Path, typer.Option(file_okay=False, help="Folder of the switch store.")]
+StoreFolder = Annotated[
+    Path | None, typer.Option(file_okay=False, help="Folder of the switch store; or give --database-url.")
+]
 DatabaseUrl = Annotated[
-    str | None, typer.Option(envvar="BITSWITCH_DATABASE_URL", help="Its database, if that is not in it.")
+    str | None,
+    typer.Option(envvar="BITSWITCH_DATABASE_URL", help="The servers' database, if not in the store."),
 ]
 KeyId = Annotated[str, typer.Argument(help="The key's id, as 'keys list' shows it.")]
 Grace = Annotated[str, typer.Option(help="How long the old one goes on opening, such as 12h or 7d.")]
 
 _SPAN = re.compile(r"(\d{1,6})([smhd])")
+_LEAST_SECRET = 32  # as in `settings`
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 @app.command()
 def create(
-    store: StoreFolder,
     tenant: Annotated[str, typer.Option(help="Whose key it is; a tenant is there with its first key.")],
     role: Annotated[
         Role, typer.Option(help="caller asks; publisher also changes the tenant's switches; admin operates.")
@@ -49,18 +52,19 @@ def create(
         str | None, typer.Option(help="When it ends: 30d, 12h, or a date and time such as 2027-01-31.")
     ] = None,
     note: Annotated[str, typer.Option(help="What it is for.")] = "",
+    store: StoreFolder = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Make a key and print it: this once, and never again."""
-    with _ring(store, database_url) as ring:
+    with _ring(store, database_url, new=True) as ring:
         key, text = ring.create(tenant, role, expires=_moment(expires), note=note)
     _tell(key, text)
 
 
 @app.command(name="list")
 def show(
-    store: StoreFolder,
     tenant: Annotated[str | None, typer.Option(help="Of this tenant alone.")] = None,
+    store: StoreFolder = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """List all keys; of none is the text known any more."""
@@ -76,7 +80,9 @@ def show(
 
 
 @app.command()
-def rotate(key: KeyId, store: StoreFolder, grace: Grace = "0s", database_url: DatabaseUrl = None) -> None:
+def rotate(
+    key: KeyId, grace: Grace = "0s", store: StoreFolder = None, database_url: DatabaseUrl = None
+) -> None:
     """Make a key like this one and print it; this one ends."""
     with _ring(store, database_url) as ring:
         made, text = ring.rotate(key, grace=_span(grace))
@@ -84,7 +90,7 @@ def rotate(key: KeyId, store: StoreFolder, grace: Grace = "0s", database_url: Da
 
 
 @app.command()
-def revoke(key: KeyId, store: StoreFolder, database_url: DatabaseUrl = None) -> None:
+def revoke(key: KeyId, store: StoreFolder = None, database_url: DatabaseUrl = None) -> None:
     """Let a key end now; servers that run know within a second."""
     with _ring(store, database_url) as ring:
         ended = ring.revoke(key)
@@ -92,16 +98,34 @@ def revoke(key: KeyId, store: StoreFolder, database_url: DatabaseUrl = None) -> 
 
 
 @contextmanager
-def _ring(store: Path, database_url: str | None) -> Iterator[KeyRing]:
+def _ring(store: Path | None, database_url: str | None, *, new: bool = False) -> Iterator[KeyRing]:
+    """The keys, with the servers' secret. Only a ``new`` key may make the store it is for."""
     from bitswitch.tenants.key import read_secret
     from bitswitch.tenants.key_ring import KeyRing
     from bitswitch_store.database import Database, catalog_url
 
-    store.mkdir(parents=True, exist_ok=True)
-    given = os.environ.get("BITSWITCH_KEY_SECRET")
-    database = Database(database_url or catalog_url(store))
+    url = catalog_url(store) if database_url is None and store is not None else database_url
+    if url is None:
+        raise typer.BadParameter("whose keys? give --store, or --database-url")
+    if store is not None and not store.exists():
+        if not new:
+            raise typer.BadParameter(f"there is no store at {store}")
+        store.mkdir(parents=True)
+        _said.print(f"a new store at {store}", style="dim")
+    if given := os.environ.get("BITSWITCH_KEY_SECRET"):
+        if len(given) < _LEAST_SECRET:
+            raise typer.BadParameter(f"BITSWITCH_KEY_SECRET has less than {_LEAST_SECRET} characters")
+        secret = given.encode()
+    elif store is not None:
+        secret = read_secret(store)
+    else:
+        raise typer.BadParameter(
+            "keys are hashed with the servers' secret: set BITSWITCH_KEY_SECRET to it, or give the --store"
+            " whose key.secret they read"
+        )
+    database = Database(url)
     try:
-        yield KeyRing(database, given.encode() if given else read_secret(store))
+        yield KeyRing(database, secret)
     finally:
         database.close()
 
@@ -121,11 +145,11 @@ def _moment(text: str | None) -> datetime | None:
         return datetime.now(UTC) + _span(text)
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise typer.BadParameter(
             f"{text!r} is neither a time from now, such as 30d or 12h, nor a date"
         ) from None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _span(text: str) -> timedelta:

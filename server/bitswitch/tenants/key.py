@@ -73,7 +73,7 @@ def read_secret(root: Path) -> bytes:
     Servers that share a database and not a folder need the setting ``key_secret`` instead.
 
     Raises:
-        ValueError: the file is not one that was written here.
+        ValueError: the file is not one that was written here, or others may read it.
         OSError: it cannot be read or written.
     """
     place = root / SECRET_FILE
@@ -89,6 +89,13 @@ def read_secret(root: Path) -> bytes:
                 os.link(name, place)
         finally:
             Path(name).unlink()
+        folder = os.open(root, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # or a power cut could take the secret, and leave the keys hashed with it
+        finally:
+            os.close(folder)
+    if place.stat().st_mode & 0o077:
+        raise ValueError(f"{place} can be read by others than its owner; chmod 600 it, and rotate the keys")
     text = place.read_text(encoding="ascii", errors="replace").strip()
     if len(text) != 2 * _SECRET_BYTES:
         raise ValueError(

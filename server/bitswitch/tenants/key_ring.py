@@ -5,10 +5,12 @@ Knows nothing of requests; a key's text leaves here once, when it is made.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from bitswitch.errors import ConflictError, InvalidRequestError, NotFoundError
 from bitswitch.tenants.caller import Role
@@ -44,17 +46,8 @@ class KeyRing:
             InvalidName: of the tenant.
             InvalidRequestError: it would have ended already, or the note is too long.
         """
-        now = datetime.now(UTC)
-        check_name(tenant, "tenant")
-        if expires is not None and expires <= now:
-            raise InvalidRequestError(f"The key would have expired at {expires:%Y-%m-%d %H:%M} UTC already.")
-        if len(note) > MAX_NOTE:
-            raise InvalidRequestError(f"The note has {len(note)} characters; at most {MAX_NOTE} are kept.")
-        name, text = new_key()
-        key = Key(name, tenant, role, hashed(text, self._secret), note, now, expires)
         with self._database.writing() as connection:
-            connection.execute(insert(keys).values(vars(key)))
-        return key, text
+            return self._insert(connection, tenant, role, expires, note)
 
     def list(self, tenant: str | None = None) -> list[Key]:
         """All keys, ended ones too, or those of one tenant; by tenant and age."""
@@ -63,7 +56,11 @@ class KeyRing:
             wanted = wanted.filter_by(tenant=tenant)
         with self._database.reading() as connection:
             rows = connection.execute(wanted).mappings().all()
-        return [Key(**{**row, "role": Role(row["role"])}) for row in rows]
+        return [_key(row) for row in rows]
+
+    def turn(self) -> int:
+        """See `Database.turn`: while it stays, so do the keys."""
+        return self._database.turn()
 
     def rotate(self, name: str, *, grace: timedelta = timedelta()) -> tuple[Key, str]:
         """A new key like this one, which ends after ``grace``. Returns the new one and its text.
@@ -71,10 +68,11 @@ class KeyRing:
         Raises:
             NotFoundError, ConflictError: as `revoke`.
         """
-        old = self._live(name)
-        made = self.create(old.tenant, old.role, expires=old.expires, note=old.note)
-        self.revoke(name, grace=grace)
-        return made
+        with self._database.writing() as connection:
+            old = _live(connection, name)
+            made = self._insert(connection, old.tenant, old.role, old.expires, old.note)
+            _end(connection, old, grace)
+            return made
 
     def revoke(self, name: str, *, grace: timedelta = timedelta()) -> Key:
         """Let a key end, after ``grace`` if any.
@@ -83,15 +81,41 @@ class KeyRing:
             NotFoundError: there is no key of this id.
             ConflictError: it has ended already.
         """
-        key = replace(self._live(name), revoked=datetime.now(UTC) + grace)
         with self._database.writing() as connection:
-            connection.execute(update(keys).filter_by(id=name).values(revoked=key.revoked))
-        return key
+            return _end(connection, _live(connection, name), grace)
 
-    def _live(self, name: str) -> Key:
-        key = next((key for key in self.list() if key.id == name), None)
-        if key is None:
-            raise NotFoundError(f"There is no key {name[:40]!r}; 'bitswitch keys list' shows the ids.")
-        if key.ended(datetime.now(UTC)):
-            raise ConflictError(f"The key {name!r} has ended already; make a new one.")
-        return key
+    def _insert(
+        self, connection: Connection, tenant: str, role: Role, expires: datetime | None, note: str
+    ) -> tuple[Key, str]:
+        now = datetime.now(UTC)
+        check_name(tenant, "tenant")
+        if expires is not None and expires <= now:
+            raise InvalidRequestError(f"The key would have expired at {expires:%Y-%m-%d %H:%M} UTC already.")
+        if len(note) > MAX_NOTE:
+            raise InvalidRequestError(f"The note has {len(note)} characters; at most {MAX_NOTE} are kept.")
+        name, text = new_key()
+        key = Key(name, tenant, role, hashed(text, self._secret), note, now, expires)
+        connection.execute(insert(keys).values(vars(key)))
+        return key, text
+
+
+def _key(row: Mapping[Any, Any]) -> Key:
+    return Key(**{**row, "role": Role(row["role"])})
+
+
+def _live(connection: Connection, name: str) -> Key:
+    row = connection.execute(select(keys).filter_by(id=name)).mappings().one_or_none()
+    if row is None:
+        raise NotFoundError(f"There is no key {name[:40]!r}; 'bitswitch keys list' shows the ids.")
+    key = _key(row)
+    if key.ended(datetime.now(UTC)):
+        raise ConflictError(f"The key {name!r} has ended already; make a new one.")
+    return key
+
+
+def _end(connection: Connection, key: Key, grace: timedelta) -> Key:
+    ended = datetime.now(UTC) + grace
+    if key.revoked is not None:  # with a grace that runs: a later one does not lengthen it
+        ended = min(ended, key.revoked)
+    connection.execute(update(keys).filter_by(id=key.id).values(revoked=ended))
+    return replace(key, revoked=ended)

@@ -7,6 +7,7 @@ a query. Knows nothing of HTTP beyond that header.
 from __future__ import annotations
 
 import hmac
+import secrets
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -33,10 +34,11 @@ class Keys:
     """
 
     def __init__(self, key: str | None = None, *, ring: KeyRing | None = None, secret: bytes = b"") -> None:
-        self._key = None if key is None else key.encode()
         self._ring = ring
-        self._secret = secret
+        self._secret = secret or secrets.token_bytes(32)
+        self._key = None if key is None else hashed(key, self._secret)
         self._known: Mapping[str, Key] = {}
+        self._turn = -1
         self._read = time.monotonic()
         if ring is not None:
             self.refresh()
@@ -52,9 +54,12 @@ class Keys:
         Raises:
             StoreUnavailable: it does not answer.
         """
-        if self._ring is not None:
+        if self._ring is None:
+            return
+        now, turn = time.monotonic(), self._ring.turn()
+        if turn != self._turn:  # what is read after it is as new at least
             self._known = {key.id: key for key in self._ring.list()}
-            self._read = time.monotonic()
+        self._turn, self._read = turn, now
 
     def admit(self, authorization: str | None) -> Caller:
         """The caller behind an ``Authorization`` header.
@@ -71,11 +76,12 @@ class Keys:
         if scheme.lower() != "bearer":
             raise AuthenticationError("The Authorization header is not 'Bearer <key>'.")
         shown = shown.strip()
-        # As bytes: a header may hold anything, and compare_digest takes text of ASCII alone.
-        if self._key is not None and hmac.compare_digest(shown.encode("utf-8", "surrogatepass"), self._key):
+        # One hash and two comparisons, of equal lengths, whatever is shown.
+        given, key = hashed(shown, self._secret), self._known.get(key_id(shown) or "")
+        own = hmac.compare_digest(given, self._key or _NOBODY)
+        same = hmac.compare_digest(given, key.hash if key else _NOBODY)
+        if own:
             return Caller()
-        key = self._known.get(key_id(shown) or "")
-        same = hmac.compare_digest(hashed(shown, self._secret), key.hash if key else _NOBODY)
         if key is None or not same or key.ended(datetime.now(UTC)):
             raise AuthenticationError("The API key is not one of this server's, or has ended.")
         if time.monotonic() - self._read > STALE_SECONDS:

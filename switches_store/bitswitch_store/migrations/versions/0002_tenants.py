@@ -11,11 +11,16 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """From 0001, where each version was public or not: a name is now what any of its versions was."""
+    """From 0001, where each version was public or not: a name is now if all its versions were.
+
+    So that nothing is shown which was not before.
+    """
     op.add_column("names", sa.Column("public", sa.Boolean, nullable=False, server_default=sa.false()))
     op.execute(
-        "UPDATE names SET public = EXISTS (SELECT 1 FROM switches WHERE switches.tenant = names.tenant"
-        " AND switches.name = names.name AND switches.public)"
+        "UPDATE names SET public = true"
+        " WHERE EXISTS (SELECT 1 FROM switches s WHERE s.tenant = names.tenant AND s.name = names.name)"
+        " AND NOT EXISTS (SELECT 1 FROM switches s WHERE s.tenant = names.tenant AND s.name = names.name"
+        " AND NOT s.public)"
     )
     op.drop_column("switches", "public")
     op.create_table(
