@@ -26,6 +26,8 @@ from bitswitch.engine.needs import Columns, Part
 OUTPUTS: int = cuda_product.OUTPUTS.value
 TOKENS: int = cuda_product.TOKENS.value
 
+LAUNCH = {"num_warps": 4, "enable_fp_fusion": True}
+
 _FORMS = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 _ALIGNED = 16
 
@@ -152,10 +154,11 @@ class CudaAdditions:
                 block,
                 bias,
                 outputs,
-                inputs,
+                inputs=inputs,
                 run=math.gcd(inputs, 32),
                 dtype=self._dtype,
                 form=self._form,
+                **LAUNCH,
             )
         return y
 
@@ -177,6 +180,7 @@ class CudaAdditions:
                 tensor,
                 block,
                 y.shape[-1],
+                **LAUNCH,
             )
         return sums.to(y.dtype)
 

@@ -31,10 +31,12 @@ def expand(vectors, size, table, spots):
     if slot >= 0:
         here = vectors + tl.program_id(1).to(tl.int64) * size + tl.load(spot + 3)
         marks, count = marks_of(line, slot)
-        for first in range(0, tl.where(count > LANES, BLOCK, LANES), LANES):
+        first, end = 0, tl.where(count > LANES, BLOCK, LANES)
+        while first < end:
             index, sign = signs_of(marks, count, first)
             step = steps_of(line, tl.load(spot + 1), tl.load(spot + 2), index, sign != 0, 1.0)
             tl.store(here + index, sign * step, mask=sign != 0)
+            first += LANES
 
 
 @triton.jit(do_not_specialize=["rows", "tensor", "first_block"])
@@ -79,17 +81,18 @@ def add_embedding(
                 if slot >= 0:
                     marks, count = marks_of(line, slot)
                     start = block * BLOCK
-                    low, high = 0, LANES
+                    first, high = 0, LANES
                     if count > LANES:
-                        low = tl.maximum(begin - start, 0).to(tl.int32) // LANES * LANES
+                        first = tl.maximum(begin - start, 0).to(tl.int32) // LANES * LANES
                         high = tl.minimum(end - start, BLOCK).to(tl.int32)
-                    for first in range(low, high, LANES):
+                    while first < high:
                         index, sign = signs_of(marks, count, first)
                         column = start + index - begin
                         mask = (sign != 0) & (column >= 0) & (column < dim)
                         step = steps_of(line, tensor, start, index, mask, share)
                         where = y + place * dim + column
                         tl.store(where, tl.load(where, mask=mask, other=0.0) + sign * step, mask=mask)
+                        first += LANES
                 block += 1
             tl.debug_barrier()  # another thread's sum is there before the next switch adds to it
         n += 1

@@ -40,9 +40,10 @@ MARKS = tl.constexpr(32)
 
 
 @triton.jit
-def _add_list(total, marks, count, start, x, lane, stride, inputs, form: tl.constexpr):
+def _add_list(total, marks, count, start, x, lane, stride, inputs: tl.constexpr, form: tl.constexpr):
     """Add a list's part to ``total``; ``start`` is the block's, counted from the program's first weight."""
-    for first in range(0, count, MARKS):
+    first = 0
+    while first < count:
         mark = first + tl.arange(0, MARKS)
         live = mark < count
         offsets = tl.load(marks + mark, mask=live, other=0).to(tl.int32)
@@ -54,6 +55,7 @@ def _add_list(total, marks, count, start, x, lane, stride, inputs, form: tl.cons
         value = tl.where(((offsets & MINUS) != 0)[:, None], -value, value)
         chosen = ((weight // inputs)[None, :] == tl.arange(0, OUTPUTS)[:, None]) & live[None, :]
         total = tl.dot(chosen.to(form), value, total, input_precision="ieee")
+        first += MARKS
     return total
 
 
@@ -67,7 +69,7 @@ def _add_planes(
     lane,
     stride,
     outputs,
-    inputs,
+    inputs: tl.constexpr,
     run: tl.constexpr,
     form: tl.constexpr,
 ):
@@ -118,7 +120,7 @@ def add_linear(
     first_block,
     bias,
     outputs,
-    inputs,
+    inputs: tl.constexpr,
     run: tl.constexpr,
     dtype: tl.constexpr,
     form: tl.constexpr,
@@ -138,6 +140,7 @@ def add_linear(
         rows: how many the batch has.
         tensor, first_block: the matrix's number in the arena, and its first block.
         bias: the bias's column in ``vectors``; -1 where there is none.
+        inputs, outputs: the matrix's shape.
         run: see `_add_planes`.
         dtype: of ``y``: ``float32``, ``float16`` or ``bfloat16``.
         form: Triton's type in which the products are taken.

@@ -24,6 +24,7 @@ from bitswitch.engine.arena import Arena
 from bitswitch.engine.cpu_additions import CpuAdditions, Room
 from bitswitch.engine.layers import Embedding, Layer, Linear, Norm, Pass, Stage
 from bitswitch.engine.needs import Columns, Part
+from bitswitch.engine.rehearsal import rehearse_additions
 
 
 class Overlay:
@@ -100,11 +101,16 @@ class _UnfitError(Exception):
 def _additions(
     arena: Arena, columns: Columns
 ) -> Callable[[Sequence[int], Sequence[Sequence[Part]]], Additions]:
-    """What makes the `Additions` of a pass where these weights lie."""
+    """What makes the `Additions` of a pass where these weights lie.
+
+    Raises:
+        RuntimeError: it does not do on this device what it must.
+    """
     if not arena.triton:
         return partial(CpuAdditions, columns=columns, room=Room())
     from bitswitch.engine.cuda_additions import CudaAdditions  # noqa: PLC0415 - Triton is an extra
 
+    rehearse_additions(CudaAdditions, arena.device, arena.dtype)
     return partial(CudaAdditions, columns=columns, arena=arena)
 
 
