@@ -124,7 +124,9 @@ class CudaAdditions:
         self._latest: Latest[tuple[_Lanes, torch.Tensor]] = Latest()
         self._vectors = torch.zeros(len(self._planes), columns.size, dtype=torch.float32, device=self._device)
         with current(self._device):
-            cuda_lookup.expand[len(spots), len(self._planes)](self._vectors, columns.size, self._table, spots)
+            cuda_lookup.expand[len(spots), len(self._planes)](
+                self._vectors, columns.size, self._table, spots, **LAUNCH
+            )
         self.norms = self._shares.T @ self._vectors[:, : columns.norms]
 
     def linear(
