@@ -26,7 +26,8 @@ from bitswitch.engine.needs import Columns, Part
 OUTPUTS: int = cuda_product.OUTPUTS.value
 TOKENS: int = cuda_product.TOKENS.value
 
-LAUNCH = {"num_warps": 4, "enable_fp_fusion": True}
+LAUNCH = {"num_warps": 4, "num_stages": 2, "enable_fp_fusion": True}
+"""Two stages, since with three Triton 3.6 has to spill registers of halves' products."""
 
 _FORMS = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 _ALIGNED = 16
