@@ -48,6 +48,11 @@ class Journal:
     saved: torch.Tensor
 
 
+def current(device: torch.device) -> AbstractContextManager[object]:
+    """``device`` as torch's current one, which is where Triton launches."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
 class CudaKernel:
     """See `Kernel`.
 
@@ -89,7 +94,7 @@ class CudaKernel:
 
     def transition(self, planes: Sequence[Planes], weights: Sequence[float]) -> None:
         """See `Kernel`."""
-        with self._current():
+        with current(self._device):
             old, new = self._journal, self._journal_for(planes)
             lines = [[*one.addresses.tolist(), one.slots.data_ptr()] for one in planes]
             table = torch.tensor(lines, dtype=torch.int64).to(self._device)
@@ -136,10 +141,6 @@ class CudaKernel:
         self._journal = self._resting
         self._signs = self._signs[:0].clone()
         self.torn = False
-
-    def _current(self) -> AbstractContextManager[object]:
-        """The device as torch's current one, which is where Triton launches."""
-        return torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
 
     def _journal_for(self, planes: Sequence[Planes]) -> Journal:
         """A journal with room for a mix of these switches; its slots come from prefix counts over blocks."""

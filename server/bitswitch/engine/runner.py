@@ -160,12 +160,14 @@ class Runner:
     def _pass(self, rows: Sequence[Row]) -> Hidden:
         begun = time.perf_counter()
         hidden = self._base.forward(rows)
+        self._base.wait()
         self._costs.forward.observe(_padded(rows), time.perf_counter() - begun)
         return hidden
 
     def _overlay_pass(self, rows: Sequence[Row], owners: Sequence[Job]) -> Hidden:
         begun = time.perf_counter()
         hidden = self._overlay.forward(rows, [job.parts for job in owners])
+        self._base.wait()
         extra = time.perf_counter() - begun - self._costs.forward(_padded(rows))
         work = sum(job.active * row.length for row, job in zip(rows, owners, strict=True))
         self._costs.overlay.observe(work, max(extra, 0.0))

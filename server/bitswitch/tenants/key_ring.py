@@ -15,6 +15,7 @@ from sqlalchemy import Connection, insert, select, update
 from bitswitch.errors import ConflictError, InvalidRequestError, NotFoundError
 from bitswitch.tenants.caller import Role
 from bitswitch.tenants.key import Key, hashed, new_key
+from bitswitch_store import audit
 from bitswitch_store.database import Database
 from bitswitch_store.entry import check_name
 from bitswitch_store.tables import keys
@@ -96,6 +97,7 @@ class KeyRing:
         name, text = new_key()
         key = Key(name, tenant, role, hashed(text, self._secret), note, now, expires)
         connection.execute(insert(keys).values(vars(key)))
+        audit.record(connection, audit.COMMAND_LINE, tenant, "key_made", f"{name} ({role})")
         return key, text
 
 
@@ -118,4 +120,5 @@ def _end(connection: Connection, key: Key, grace: timedelta) -> Key:
     if key.revoked is not None:  # with a grace that runs: a later one does not lengthen it
         ended = min(ended, key.revoked)
     connection.execute(update(keys).filter_by(id=key.id).values(revoked=ended))
+    audit.record(connection, audit.COMMAND_LINE, key.tenant, "key_revoked", f"{key.id} from {ended:%F %T}")
     return replace(key, revoked=ended)

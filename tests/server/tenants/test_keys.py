@@ -22,6 +22,7 @@ from bitswitch.tenants.caller import Caller, Role
 from bitswitch.tenants.key import hashed, key_id, new_key, read_secret
 from bitswitch.tenants.key_ring import KeyRing
 from bitswitch.tenants.keys import Keys
+from bitswitch_store import audit
 from bitswitch_store.database import Database, catalog_url
 from bitswitch_store.errors import InvalidName, StoreUnavailable
 
@@ -132,6 +133,18 @@ def test_after_a_rotation_the_old_key_opens_for_its_grace_alone(ring, keys):
         keys.admit(f"Bearer {text}")
     assert [key.id for key in ring.list("acme")] == [key.id, fresh.id, last.id]
     assert ring.list("other") == []
+
+
+def test_keys_made_and_revoked_are_on_record(ring, tmp_path):
+    key, text = ring.create("acme", Role.PUBLISHER)
+    ring.revoke(key.id)
+    with closing(Database(catalog_url(tmp_path))) as database:
+        rows = audit.listed(database, "acme", after=0, limit=10)
+    assert [(row.action, row.target.split(" ")[0]) for row in rows] == [
+        ("key_made", key.id),
+        ("key_revoked", key.id),
+    ]
+    assert text not in str(rows)
 
 
 def test_what_cannot_be_made_or_ended_is_refused(ring):
