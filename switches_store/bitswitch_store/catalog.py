@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import builtins
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, insert, or_, select, update
 
+from bitswitch_store import garbage
 from bitswitch_store.database import Database
 from bitswitch_store.errors import Conflict, InvalidName, NotStored
 from bitswitch_store.tables import aliases, names, switches
@@ -104,6 +105,11 @@ class Catalog:
         with self._database.reading() as connection:
             return set(connection.scalars(select(switches.c.digest)))
 
+    def names(self, digest: str) -> bool:
+        """Whether any version of any tenant has this digest."""
+        with self._database.reading() as connection:
+            return not garbage.unnamed(connection, {digest})
+
     @contextmanager
     def writing(self) -> Iterator[Writing]:
         """A transaction that is alone in writing from its beginning to its end; all of it, or nothing."""
@@ -132,7 +138,8 @@ class Writing:
     ) -> Entry:
         """The next version of a name; or the latest one as it is, if it has this digest.
 
-        Publishing the latest again as public makes it public; nothing makes it private again.
+        Publishing the latest again as public makes it public; nothing makes it private again. The digest is
+        no garbage from now on.
 
         Raises:
             InvalidName: of the name or the tenant.
@@ -161,6 +168,7 @@ class Writing:
         )
         row = {column.name: getattr(entry, column.name) for column in switches.c}
         self._connection.execute(insert(switches).values(row))
+        garbage.take_out(self._connection, digest)
         return entry
 
     def set_alias(self, tenant: str, name: str, alias: str, version: int) -> Entry:
@@ -187,6 +195,8 @@ class Writing:
     def delete(self, tenant: str, name: str, version: int | None, *, force: bool) -> list[Entry]:
         """Remove one version, or (None) all there are; their numbers are not given again.
 
+        Digests that no version has any more are garbage from now on.
+
         Raises:
             NotStored: there is nothing of that name, or no such version.
             Conflict: aliases point there, and ``force`` is not set, which removes them as well.
@@ -205,12 +215,8 @@ class Writing:
                 delete(aliases).filter_by(tenant=tenant, name=name, version=entry.version)
             )
             self._connection.execute(delete(switches).where(_is(entry)))
+        garbage.note(self._connection, {entry.digest for entry in entries})
         return entries
-
-    def unreferenced(self, digests: Collection[str]) -> set[str]:
-        """Those of the digests that no version of any tenant has."""
-        found = select(switches.c.digest).where(switches.c.digest.in_(digests))
-        return set(digests) - set(self._connection.scalars(found))
 
     def _stored(self, tenant: str, name: str, selector: str | None) -> Entry:
         entry = _find(self._connection, tenant, name, selector)
@@ -259,16 +265,16 @@ def _find(connection: Connection, tenant: str, name: str, selector: str | None) 
 
 def _entries(connection: Connection, *where: ColumnElement[bool]) -> list[Entry]:
     """One query, so that what it returns belongs together on every database."""
-    same = and_(*(switches.c[key] == aliases.c[key] for key in ("tenant", "name", "version")))
-    order = (switches.c.tenant, switches.c.name, switches.c.version, aliases.c.alias)
-    rows = connection.execute(
-        select(switches, aliases.c.alias).outerjoin(aliases, same).where(*where).order_by(*order)
-    ).mappings()
+    key = ("tenant", "name", "version")
+    same = and_(*(switches.c[part] == aliases.c[part] for part in key))
+    found = connection.execute(select(switches, aliases.c.alias).outerjoin(aliases, same).where(*where))
+    # Sorted here: databases sort text as their locale does.
+    rows = sorted(found.mappings(), key=lambda row: (*(row[part] for part in key), row["alias"] or ""))
     entries = []
-    for _, versions in groupby(rows, key=lambda row: (row["tenant"], row["name"], row["version"])):
+    for _, versions in groupby(rows, key=lambda row: tuple(row[part] for part in key)):
         group = list(versions)
         fields: dict[str, Any] = {column.name: group[0][column.name] for column in switches.c}
         fields["labels"] = tuple(fields["labels"])
-        found = tuple(row["alias"] for row in group if row["alias"] is not None)
-        entries.append(Entry(**fields, aliases=found))
+        pointing = tuple(row["alias"] for row in group if row["alias"] is not None)
+        entries.append(Entry(**fields, aliases=pointing))
     return entries

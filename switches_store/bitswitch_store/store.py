@@ -2,7 +2,7 @@
 
 Knows nothing of HTTP, of the engine or of who may ask. Whenever the process is killed, the store
 opens again with every put and delete that had returned: a blob is durable before a row names it, and
-goes only after the last row that named it. What a kill can leave is a blob that no row names.
+goes only some time after the last row that named it. What a kill can leave is a blob that no row names.
 """
 
 from __future__ import annotations
@@ -10,19 +10,37 @@ from __future__ import annotations
 import builtins
 import logging
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from sqlalchemy import URL
 
-from bitswitch_store import file
-from bitswitch_store.blobs import Blobs, DirectoryBlobs
+from bitswitch_store import collect, file
 from bitswitch_store.catalog import Catalog, Entry, check_name
 from bitswitch_store.coded import MAX_WEIGHTS, CodedSwitch
 from bitswitch_store.database import Database
-from bitswitch_store.errors import Conflict, CorruptBlob, InvalidName, NotStored, StoreError
+from bitswitch_store.errors import (
+    Conflict,
+    CorruptBlob,
+    InvalidName,
+    NotStored,
+    StoreError,
+    StoreUnavailable,
+)
+from bitswitch_store.place import CACHE_BYTES, open_blobs
 from bitswitch_store.switch import BaseIdentity, QuerySet, Switch, SwitchError
 
-__all__ = ["Conflict", "CorruptBlob", "Entry", "Incoming", "InvalidName", "NotStored", "Store", "StoreError"]
+__all__ = [
+    "Conflict",
+    "CorruptBlob",
+    "Entry",
+    "Incoming",
+    "InvalidName",
+    "NotStored",
+    "Store",
+    "StoreError",
+    "StoreUnavailable",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -49,9 +67,12 @@ class Store:
         base: the one base whose switches are taken and given; None takes any.
         max_weights: how many weights that base has; a file that claims more is refused undecoded.
         database_url: where the catalog is; None is a SQLite file in ``root``.
+        blobs_url: where the blobs are, see `open_blobs`; None is a folder in ``root``.
+        cache_bytes: of the copies in ``root`` of blobs that are elsewhere.
 
     Attributes:
         database: the catalog's; who may call and what they did is kept in it as well.
+        blobs: the switch files.
 
     Raises:
         StoreError: the directory or the database cannot be used; the message says why.
@@ -63,17 +84,27 @@ class Store:
         *,
         base: BaseIdentity | None,
         max_weights: int = MAX_WEIGHTS,
-        database_url: str | None = None,
+        database_url: str | URL | None = None,
+        blobs_url: str | None = None,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
         if root.exists() and not root.is_dir():
             raise StoreError(f"the store's root {root} is a file; give a directory, it is made if missing")
         self._base = base
         self._max_weights = max_weights
-        self._blobs: Blobs = DirectoryBlobs(root / "blobs")
-        self.database = Database(database_url or URL.create("sqlite", database=str(root / "catalog.sqlite3")))
+        self.blobs = open_blobs(root, blobs_url, cache_bytes=cache_bytes)
+        if database_url is None:
+            root.mkdir(parents=True, exist_ok=True)
+            database_url = URL.create("sqlite", database=str(root / "catalog.sqlite3"))
+        self.database = Database(database_url)
         self._catalog = Catalog(self.database)
         if orphans := self.orphans():
-            _log.warning("%s: %d blobs belong to no switch, such as %s", root, len(orphans), min(orphans))
+            _log.warning(
+                "%s: %d blobs belong to no switch, such as %s; they are collected when they are old enough",
+                root,
+                len(orphans),
+                min(orphans),
+            )
 
     def close(self) -> None:
         """Close the database's connections; the store is not used after that."""
@@ -101,10 +132,10 @@ class Store:
         data, switch = source.data, source.switch
         check_name(tenant, "tenant")
         name = check_name(switch.task if name is None else name)
-        digest = self._blobs.put(data)
+        digest = self.blobs.put(data)
         with self._catalog.writing() as rows:
-            if not self._blobs.has(digest):  # a delete of the same bytes came between
-                self._blobs.put(data)
+            if not self.blobs.has(digest):  # collected in between
+                self.blobs.put(data)
             return rows.publish(
                 tenant=tenant,
                 name=name,
@@ -128,7 +159,7 @@ class Store:
             CorruptBlob: its file was damaged.
             SwitchError: it is of another base, or of a format this version does not read.
         """
-        coded = self._opened(self._blobs.read(digest))
+        coded = self._opened(self.blobs.read(digest))
         return coded.decode(max_weights=self._max_weights, vouched=True)
 
     def queries(self, digest: str) -> QuerySet | None:
@@ -140,7 +171,7 @@ class Store:
             NotStored: there is no such switch.
             SwitchError: it is of another base, or the header or the query set was damaged.
         """
-        return self._opened(self._blobs.path(digest)).queries()
+        return self._opened(self.blobs.path(digest)).queries()
 
     def read(self, data: bytes) -> Incoming:
         """A switch file's bytes, if they may be stored here; the base is compared before a bit is decoded.
@@ -163,7 +194,7 @@ class Store:
 
     def path(self, digest: str) -> Path:
         """The file of a digest, to be read only. NotStored if there is none."""
-        return self._blobs.path(digest)
+        return self.blobs.path(digest)
 
     def find(self, tenant: str, name: str, selector: str | None = None) -> Entry | None:
         """One version of the tenant's own: by its number, by an alias, or (None) the latest there is."""
@@ -195,7 +226,9 @@ class Store:
     def delete(
         self, tenant: str, name: str, version: int | None = None, *, force: bool = False
     ) -> builtins.list[Entry]:
-        """Remove one version, or (None) all of them, and the blobs that nothing else needs.
+        """Remove one version, or (None) all of them. Their blobs stay until they are collected.
+
+        So a request that resolved a version a moment ago still gets it.
 
         Returns:
             What was removed. Its version numbers are never given again.
@@ -205,16 +238,16 @@ class Store:
             Conflict: aliases point there, and ``force`` is not set, which removes them as well.
         """
         with self._catalog.writing() as rows:
-            gone = rows.delete(tenant, name, version, force=force)
-        # A turn of its own: the rows are gone for good before a blob goes, and no put of the same
-        # bytes can come between the look and the removal.
-        with self._catalog.writing() as rows:
-            for digest in rows.unreferenced({entry.digest for entry in gone}):
-                self._blobs.delete(digest)
-        return gone
+            return rows.delete(tenant, name, version, force=force)
+
+    def names(self, digest: str) -> bool:
+        """Whether any version of any tenant has this digest."""
+        return self._catalog.names(digest)
+
+    def collect(self, *, older_than: timedelta = collect.GRACE) -> builtins.list[str]:
+        """Remove the blobs that nothing has named for that long, see `collect.collect`."""
+        return collect.collect(self.database, self.blobs, older_than=older_than)
 
     def orphans(self) -> set[str]:
-        """Digests of blobs that no version has: what a kill, or a put under way, leaves."""
-        # Blobs first: one that is put and named while this looks is then no orphan.
-        blobs = set(self._blobs.digests())
-        return blobs - self._catalog.digests()
+        """Digests of blobs that no version ever had: what a kill, or a put under way, leaves."""
+        return collect.orphans(self.database, self.blobs)

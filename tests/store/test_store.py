@@ -35,7 +35,7 @@ def small(seed: int = 0, **values: object) -> bytes:
 
 
 def blobs(store: Store) -> set[str]:
-    return set(store._blobs.digests())
+    return set(store.blobs.digests())
 
 
 def test_a_switch_that_is_put_comes_back_after_reopening(tmp_path: Path):
@@ -220,7 +220,7 @@ def test_the_catalog_may_lie_elsewhere(tmp_path: Path):
 def test_blobs_without_a_version_are_reported_and_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     with opened(tmp_path) as store:
         entry = store.put(small(1), tenant="acme")
-        orphan = store._blobs.put(small(2))
+        orphan = store.blobs.put(small(2))
     with caplog.at_level(logging.WARNING), opened(tmp_path) as store:
         assert store.orphans() == {orphan}
         assert blobs(store) == {orphan, entry.digest}
@@ -306,7 +306,7 @@ def _check_after_kill(store: Store, done: dict[int, str], deleted: set[int]) -> 
         assert file.digest(file.write(store.get(entry.digest))) == entry.digest
         assert store.find("acme", "a", str(entry.version)) == entry
     for digest in blobs(store):
-        store._blobs.read(digest)  # whole, an orphan too
+        store.blobs.read(digest)  # whole, an orphan too
     assert len(store.orphans()) <= 4  # one a kill at most
     # From here on it is known.
     for version in missing:
