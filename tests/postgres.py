@@ -33,7 +33,9 @@ def binaries() -> Path:
         return Path(on_path).parent
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
     if not found:
-        raise NoPostgresError(f"no PostgreSQL server is installed (apt install postgresql), nor is {GIVEN} set")
+        raise NoPostgresError(
+            f"no PostgreSQL server is installed (apt install postgresql), nor is {GIVEN} set"
+        )
     return found[-1].parent
 
 
@@ -47,7 +49,9 @@ class Server:
         if os.geteuid() != 0:
             self._as_user = []
         elif self._as_user[0] is None:
-            raise NoPostgresError("root may not run a PostgreSQL server, and there is no setpriv to be another")
+            raise NoPostgresError(
+                "root may not run a PostgreSQL server, and there is no setpriv to be another"
+            )
 
     @property
     def url(self) -> URL:

@@ -7,6 +7,7 @@ the clouds' own tools read (``AWS_ENDPOINT_URL`` and the like).
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -182,5 +183,6 @@ def _key(digest: str) -> str:
 
 
 def _short(error: Exception) -> str:
-    """The first line: what follows it is a dump of a library's insides."""
-    return str(error).partition("\n")[0]
+    """In one line, without a cloud's markup and the dump of a library's insides that follows."""
+    said = re.sub(r"<[^>]*>", " ", str(error).partition("Debug source:")[0])
+    return " ".join(said.split())[:500]

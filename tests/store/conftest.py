@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from places import Place
 from sqlalchemy import URL
 
 import postgres
 import s3
+from bitswitch_store.store import Store
 
 
 @pytest.fixture(scope="session")
@@ -37,9 +39,27 @@ def s3_address() -> Iterator[str]:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> URL:
     """An empty database, once of each kind."""
-    if request.param == "sqlite":
-        return URL.create("sqlite", database=str(tmp_path / "catalog.sqlite3"))
+    return _database(request, request.param, tmp_path)
+
+
+def _database(request: pytest.FixtureRequest, kind: str, folder: Path) -> URL:
+    if kind == "sqlite":
+        return URL.create("sqlite", database=str(folder / "catalog.sqlite3"))
     return postgres.schema(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture(params=["sqlite, directory", "postgresql, directory", "postgresql, s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """Where an empty store may be, once for each database, and once with its blobs elsewhere."""
+    database, blobs = request.param.split(", ")
+    blobs_url = request.getfixturevalue("bucket_url") if blobs == "s3" else None
+    return Place(tmp_path / "store", _database(request, database, tmp_path), blobs_url)
+
+
+@pytest.fixture
+def store(place: Place) -> Iterator[Store]:
+    with place.opened() as store:
+        yield store
 
 
 @pytest.fixture

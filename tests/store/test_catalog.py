@@ -294,7 +294,7 @@ def test_a_transaction_that_fails_leaves_nothing(catalog: Catalog):
 
 def test_the_database_itself_refuses_an_alias_to_nothing(catalog: Catalog):
     publish(catalog, "a", 1)
-    with pytest.raises(IntegrityError, match="(?i)foreign key"), catalog.writing() as rows:
+    with pytest.raises(IntegrityError, match=r"(?i)foreign key"), catalog.writing() as rows:
         rows._connection.exec_driver_sql("INSERT INTO aliases VALUES ('acme', 'a', 'stable', 2)")
 
 
@@ -383,7 +383,7 @@ def test_tables_of_a_newer_version_are_refused(database_url: URL):
 
 
 @pytest.mark.parametrize(
-    "wrong, told",
+    ("wrong", "told"),
     [
         ("", "URL cannot be read; give sqlite:///file or postgresql://"),
         ("secret@host", "URL cannot be read"),
