@@ -15,7 +15,7 @@ from benchmarks.report import write
 from benchmarks.setting import Setting, machine
 from bitswitch.cli.demo import demo_base
 
-SUBJECTS = ("switching", "variants", "mixed", "serving", "bare", "fairness", "stored")
+SUBJECTS = ("switching", "variants", "mixed", "serving", "bare", "fairness", "stored", "crash")
 
 
 def main() -> None:

@@ -43,7 +43,7 @@ class Blobs(Protocol):
         """A file with the blob's bytes, to be read only; unchecked. NotStored if there is no such blob."""
 
     def raw(self, digest: str) -> bytes:
-        """The bytes as they lie where blobs are kept, past any copy; unchecked. NotStored if there are none."""
+        """The bytes as they lie where blobs are kept, past any copy; unchecked. NotStored if none."""
 
     def modified(self, digest: str) -> datetime:
         """When the blob was last put, UTC. NotStored if there is none."""

@@ -100,6 +100,11 @@ class Catalog:
         with self._database.reading() as connection:
             return _entries(connection, or_(switches.c.tenant == tenant, switches.c.public))
 
+    def entries(self) -> builtins.list[Entry]:
+        """All versions of all tenants, by tenant, name and version."""
+        with self._database.reading() as connection:
+            return _entries(connection)
+
     def digests(self) -> set[str]:
         """The digests of all versions of all tenants."""
         with self._database.reading() as connection:

@@ -6,6 +6,7 @@ of its own, so that publishing waits for the removal of one blob at most, and re
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from bitswitch_store import garbage
@@ -18,6 +19,12 @@ GRACE = timedelta(hours=1)
 """How long a blob outlives its last name: longer than a request that resolved it, or a put of it, takes."""
 
 
+def waiting(database: Database) -> int:
+    """How many blobs wait to be collected."""
+    with database.reading() as connection:
+        return len(garbage.noted(connection))
+
+
 def orphans(database: Database, blobs: Blobs) -> set[str]:
     """Digests of blobs that no version has, nor had: what a kill, or a put under way, leaves."""
     # Blobs first: one that is put and named while this looks is then no orphan.
@@ -27,10 +34,19 @@ def orphans(database: Database, blobs: Blobs) -> set[str]:
     return there - known - Catalog(database).digests()
 
 
-def collect(database: Database, blobs: Blobs, *, older_than: timedelta = GRACE) -> list[str]:
+def collect(
+    database: Database,
+    blobs: Blobs,
+    *,
+    older_than: timedelta = GRACE,
+    stopping: Callable[[], bool] = lambda: False,
+) -> list[str]:
     """Remove blobs that have been nobody's for that long; any number of processes may do so at once.
 
     A blob is nobody's since its last version was deleted, or, if it never had one, since it was put.
+
+    Args:
+        stopping: asked before each; if it says so, the rest is left for another time.
 
     Returns:
         The digests of the blobs that are gone.
@@ -43,6 +59,8 @@ def collect(database: Database, blobs: Blobs, *, older_than: timedelta = GRACE) 
         due = [digest for digest, since in garbage.noted(connection).items() if since <= before]
     gone = []
     for digest in (*due, *sorted(orphans(database, blobs))):
+        if stopping():
+            break
         # Whoever publishes these bytes again looks for the blob in a turn of its own, before this one or
         # after it: then the row is seen here, or the blob is missed there and put anew.
         with database.writing() as connection:

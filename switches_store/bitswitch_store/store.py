@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import builtins
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import URL
 
@@ -57,6 +59,17 @@ class Incoming:
     data: bytes
     digest: str
     switch: Switch
+
+    def facts(self) -> dict[str, Any]:
+        """What the catalog keeps of it, whatever its name: columns of `tables.switches`."""
+        return {
+            "digest": self.digest,
+            "size": len(self.data),
+            "task": self.switch.task,
+            "labels": self.switch.head.labels if self.switch.head else (),
+            "metric": self.switch.metric,
+            "base_digest": self.switch.base.digest,
+        }
 
 
 class Store:
@@ -129,24 +142,13 @@ class Store:
         """
         if not isinstance(source, Incoming):
             source = self.read(source.read_bytes() if isinstance(source, Path) else source)
-        data, switch = source.data, source.switch
         check_name(tenant, "tenant")
-        name = check_name(switch.task if name is None else name)
-        digest = self.blobs.put(data)
+        name = check_name(source.switch.task if name is None else name)
+        digest = self.blobs.put(source.data)
         with self._catalog.writing() as rows:
             if not self.blobs.has(digest):  # collected in between
-                self.blobs.put(data)
-            return rows.publish(
-                tenant=tenant,
-                name=name,
-                digest=digest,
-                size=len(data),
-                task=switch.task,
-                labels=switch.head.labels if switch.head else (),
-                metric=switch.metric,
-                base_digest=switch.base.digest,
-                public=public,
-            )
+                self.blobs.put(source.data)
+            return rows.publish(tenant=tenant, name=name, public=public, **source.facts())
 
     def get(self, digest: str) -> Switch:
         """The switch of a digest.
@@ -244,9 +246,11 @@ class Store:
         """Whether any version of any tenant has this digest."""
         return self._catalog.names(digest)
 
-    def collect(self, *, older_than: timedelta = collect.GRACE) -> builtins.list[str]:
+    def collect(
+        self, *, older_than: timedelta = collect.GRACE, stopping: Callable[[], bool] = lambda: False
+    ) -> builtins.list[str]:
         """Remove the blobs that nothing has named for that long, see `collect.collect`."""
-        return collect.collect(self.database, self.blobs, older_than=older_than)
+        return collect.collect(self.database, self.blobs, older_than=older_than, stopping=stopping)
 
     def orphans(self) -> set[str]:
         """Digests of blobs that no version ever had: what a kill, or a put under way, leaves."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,13 +19,18 @@ from bitswitch.errors import (
     InvalidRequestError,
     InvalidSwitchError,
     NotFoundError,
+    UnavailableError,
 )
-from bitswitch_store.store import Conflict, InvalidName, NotStored
+from bitswitch_store.store import Conflict, InvalidName, NotStored, StoreUnavailable
 from bitswitch_store.switch import SwitchError
 
 _MOST_TOLD = 3
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 _RETRY_AFTER = 1.0
+_AWAY = 5.0
+"""Seconds after which a store that was away is asked again."""
+
+_log = logging.getLogger(__name__)
 
 
 def respond(scope: Scope, error: BitswitchError) -> JSONResponse:
@@ -55,7 +61,7 @@ def _headers(error: BitswitchError) -> dict[str, str]:
 
 def install(app: FastAPI) -> None:
     """Let ``app`` answer errors in this shape."""
-    for kind in (BitswitchError, SwitchError, Conflict, InvalidName, NotStored):
+    for kind in (BitswitchError, SwitchError, Conflict, InvalidName, NotStored, StoreUnavailable):
         app.add_exception_handler(kind, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
@@ -76,6 +82,12 @@ def _told(error: Exception) -> BitswitchError:
             return InvalidRequestError(_sentence(error), param="name")
         case NotStored():
             return NotFoundError(_sentence(error))
+        case StoreUnavailable():
+            # What it says names hosts; whoever runs this finds it in the log.
+            _log.error("the store is away: %s", error)
+            return UnavailableError(
+                "The store does not answer now; try again in a moment.", retry_after=_AWAY
+            )
         case Conflict():
             return ConflictError(_sentence(error))
     raise error

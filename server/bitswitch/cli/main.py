@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from bitswitch.cli import store as store_commands
+
 app = typer.Typer(
     name="bitswitch",
     help="One resident base model; thousands of full fine-tunes of it, each stored as a task switch.",
@@ -20,6 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(store_commands.app)
 _errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 ExistingFolder = typer.Option(exists=True, file_okay=False)
@@ -136,6 +139,16 @@ def evaluate(
 def serve(
     base: Annotated[Path | None, typer.Option(help="Folder of the base model's checkpoint.")] = None,
     store: Annotated[Path | None, typer.Option(help="Folder of the switch store; made if missing.")] = None,
+    database_url: Annotated[
+        str | None,
+        typer.Option(
+            help="The catalog's: sqlite:///file or postgresql://user@host/database [default: in the store]."
+        ),
+    ] = None,
+    blobs_url: Annotated[
+        str | None,
+        typer.Option(help="Where switch files are: s3://bucket/prefix, gs://, az:// or file:///folder."),
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen at [default: 127.0.0.1].")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes any free one [default: 8000].")] = None,
     device: Annotated[
@@ -163,6 +176,8 @@ def serve(
     given: dict[str, Any] = {
         "base": base,
         "store": store,
+        "database_url": database_url,
+        "blobs_url": blobs_url,
         "host": host,
         "port": port,
         "device": device,

@@ -18,6 +18,7 @@ from bitswitch.api.app import create_app
 from bitswitch.base.features import dim, recipe
 from bitswitch.base.load import load
 from bitswitch.base.model import Base
+from bitswitch.collector import Collector
 from bitswitch.engine.engine import Engine
 from bitswitch.observe.logs import configure
 from bitswitch.observe.metrics import Metrics
@@ -45,6 +46,7 @@ class House:
     engine: Engine
     router: AutoSwitch
     publisher: Publisher
+    collector: Collector
     answers: Answers
     metrics: Metrics
     keys: Keys
@@ -62,7 +64,14 @@ class House:
             torch.set_num_threads(settings.threads)
         base = load(settings.base, device=settings.device, dtype=settings.dtype)
         weights = sum(parameter.numel() for parameter in base.parameters.values())
-        store = Store(settings.store, base=base.identity, max_weights=weights)
+        store = Store(
+            settings.store,
+            base=base.identity,
+            max_weights=weights,
+            database_url=settings.database_url.get_secret_value() if settings.database_url else None,
+            blobs_url=settings.blobs_url,
+            cache_bytes=settings.blobs_cache_bytes,
+        )
         engine = Engine(
             base,
             store.get,
@@ -80,6 +89,7 @@ class House:
             engine=engine,
             router=router,
             publisher=Publisher(store=store, engine=engine, router=router),
+            collector=Collector(store, after=settings.collect_after),
             answers=Answers(
                 base=base,
                 engine=engine,
@@ -125,6 +135,7 @@ class House:
         """Warm the engine up and tell the router what the store holds."""
         self.engine.start()
         routed = self.publisher.resume(DEFAULT_TENANT)
+        self.collector.start()
         # What is here now stays: half a million objects, most of them torch's, which every full
         # collection would walk again, in the middle of requests.
         gc.collect()
@@ -135,6 +146,7 @@ class House:
 
     def stop(self) -> None:
         """Answer what waits, bring the base back, close the store."""
+        self.collector.stop()
         self.engine.stop(GRACE_SECONDS)
         self.store.close()
 
