@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import killed
-from benchmarks.report import Bar, Report, Table
+from benchmarks.report import Report, Table
 from benchmarks.setting import Setting
 from benchmarks.stored import small_switch
 from bitswitch.base.load import load
@@ -22,10 +22,12 @@ _FILES = 12
 def run(setting: Setting) -> Report:
     """Kill, look, count; on SQLite, and on PostgreSQL where a server can be had."""
     files = killed.put_files(_switches(setting), setting.scratch / "files")
+    sizes = [path.stat().st_size for path in files.iterdir()]
     report = Report(
         "Kills while the store is written",
-        f"Two processes write to one store: publish one of {_FILES} files of"
-        f" {max(path.stat().st_size for path in files.iterdir()):,} bytes under one name of their own, point"
+        f"Two processes write to one store: publish one of {_FILES} files, half of them of"
+        f" {max(sizes):,} bytes and half of {min(sizes):,} (so that kills fall on commits as well as on"
+        " writing), under one name of their own, point"
         " aliases, delete versions with force, and collect with no grace at all, so that each takes away"
         " the bytes that the other may be publishing. Both are killed with SIGKILL at random instants,"
         " opening the store included; then it is opened again, and what it holds is compared with what it"
@@ -41,13 +43,9 @@ def run(setting: Setting) -> Report:
         )
         for fault in tally.faults:
             print(database, fault, flush=True)
-        report.bars += [
-            Bar(f"{database}: acknowledged writes lost", tally.lost_writes, 0),
-            Bar(f"{database}: half states", tally.half_states, 0),
-            Bar(f"{database}: other faults", len(tally.faults), 0),
-        ]
     columns = ("database", "kills", "acknowledged writes", "of those lost", "half states", "other faults")
-    report.tables.append(Table("What was found", columns, rows))
+    note = "Held to: 300 kills and more, nothing lost, no half state."
+    report.tables.append(Table("What was found", columns, rows, note))
     return report
 
 
@@ -86,8 +84,9 @@ def _postgres(stack: ExitStack) -> str | None:
 
 
 def _switches(setting: Setting) -> Iterator[bytes]:
-    """Real ones where there are any, each made different by its task's name."""
-    real = setting.real_switches()
-    switch = file.read(real[0]) if real else small_switch(load(setting.base), 0)
+    """Half of them real ones where there are any, each made different by its task's name."""
+    small = small_switch(load(setting.base), 0)
+    real = [file.read(path) for path in setting.real_switches()[:1]]
     for number in range(_FILES):
+        switch = real[0] if real and number % 2 else small
         yield file.write(replace(switch, task=f"task-{number}"))

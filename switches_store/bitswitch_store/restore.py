@@ -69,6 +69,9 @@ def restore(store: Store, path: Path) -> Restored:
 
 
 def _check_names(manifest: Manifest) -> None:
+    keys = [(name.tenant, name.name) for name in manifest.names]
+    if len(set(keys)) < len(keys):
+        raise StoreError("the archive says two things of one name; export again")
     for name in manifest.names:
         check_name(name.tenant, "tenant")
         check_name(name.name)
