@@ -32,6 +32,7 @@ SUBJECTS = (
     "contract",
     "fuzz",
     "isolation",
+    "crash",
 )
 
 

@@ -33,6 +33,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
         "bitswitch.selection": "bitswitch.model_ref bitswitch_store bitswitch.core bitswitch.errors",
         "bitswitch.publish": "bitswitch.engine bitswitch.router bitswitch_store bitswitch.core"
         " bitswitch.errors",
+        "bitswitch.collector": "bitswitch_store bitswitch.core bitswitch.errors",
         "bitswitch.asked": "bitswitch.engine.admission bitswitch.tenants bitswitch.core bitswitch.errors",
         "bitswitch.answer": "bitswitch.asked bitswitch.model_ref bitswitch.selection bitswitch.engine"
         " bitswitch.router"

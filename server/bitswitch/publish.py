@@ -13,7 +13,7 @@ from bitswitch.errors import BitswitchError
 from bitswitch.router.auto import AutoSwitch
 from bitswitch_store.audit import COMMAND_LINE, Actor
 from bitswitch_store.room import UNBOUNDED, Room
-from bitswitch_store.store import Entry, NotStored, Store, StoreError, Upload
+from bitswitch_store.store import Entry, Store, StoreError, Upload
 from bitswitch_store.switch import SwitchError
 
 _log = logging.getLogger(__name__)
@@ -98,14 +98,7 @@ class Publisher:
         with self._turn:
             gone = self._store.delete(tenant, name, version, force=force, by=by)
             for digest in {entry.digest for entry in gone}:
-                if not self._stored(digest):
+                if not self._store.names(digest):
                     self._router.remove(digest)
                     self._engine.forget(digest)
             return gone
-
-    def _stored(self, digest: str) -> bool:
-        try:
-            self._store.path(digest)
-        except NotStored:
-            return False
-        return True

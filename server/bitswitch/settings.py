@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ByteSize, Field, SecretStr, ValidationError
+from pydantic import ByteSize, Field, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -37,6 +37,29 @@ class Settings(BaseSettings):
 
     base: Path = Field(description="Folder of the base model's checkpoint.")
     store: Path = Field(description="Folder of the switch store; made if missing.")
+    database_url: SecretStr | None = Field(
+        None,
+        description="The catalog's URL, sqlite:///file or postgresql://user:password@host/database;"
+        " a file in the store if not given.",
+    )
+    blobs_url: str | None = Field(
+        None,
+        description="Where switch files are kept: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix"
+        " or file:///folder; in the store if not given.",
+    )
+    blobs_cache_bytes: ByteSize = Field(
+        ByteSize(8 * 2**30),
+        ge=0,
+        description="Disk for copies of switch files that are kept in an object store, such as 8GiB.",
+    )
+    collect_after: float = Field(
+        3600.0,
+        ge=1,
+        le=365 * 86_400,
+        allow_inf_nan=False,
+        description="Seconds that a deleted switch's file is kept for requests that resolved it before; more"
+        " than request_timeout.",
+    )
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen at.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen at; 0 takes any free one.")
     device: str = Field(
@@ -129,6 +152,15 @@ class Settings(BaseSettings):
     log_json: bool = Field(False, description="Log lines as JSON.")
     docs: bool = Field(True, description="Serve the API's documentation at /docs, without a key.")
 
+    @model_validator(mode="after")
+    def _keep_for_requests(self) -> Self:
+        if self.collect_after <= self.request_timeout:
+            raise ValueError(
+                f"collect_after ({self.collect_after:g} s) is not more than request_timeout"
+                f" ({self.request_timeout:g} s): a request could lose the switch that it resolved"
+            )
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -177,13 +209,15 @@ def _check_environment() -> None:
 
 
 def _sentence(error: ErrorDetails) -> str:
-    name = ".".join(map(str, error["loc"])) or "settings"
+    if not error["loc"]:  # of several settings at once; its input holds all of them, secrets too
+        return error["msg"].removeprefix("Value error, ")
+    name = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
         close = get_close_matches(name, Settings.model_fields, n=1)
         return f"{name} is no setting" + (f"; {close[0]} was meant?" if close else "")
     if error["type"] == "missing":
         return f"{name} is missing; give --{name.replace('_', '-')} or {PREFIX}{name.upper()}"
     field = Settings.model_fields.get(name)
-    shown = "" if name in ("api_key", "key_secret") else f" ({error['input']!r})"
+    shown = "" if name in ("api_key", "key_secret", "database_url") else f" ({error['input']!r})"
     described = f" — {field.description}" if field and field.description else ""
     return f"{name}{shown}: {error['msg']}{described}"

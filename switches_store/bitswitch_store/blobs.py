@@ -1,4 +1,4 @@
-"""Bytes by their digest, in a directory. POSIX: it locks files and syncs folders.
+"""Bytes by their digest, and how a directory keeps them. POSIX: it locks files and syncs folders.
 
 Knows nothing of switches, of names or of who owns what: a blob is bytes, and its sha256 is its name.
 Blobs never change; putting the same bytes twice is one blob.
@@ -9,17 +9,21 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
 from bitswitch_store.errors import CorruptBlob, NotStored, StoreError
 from bitswitch_store.switch import DIGEST
 
-_ALGORITHM = "sha256"
+ALGORITHM = "sha256"
+
+_log = logging.getLogger(__name__)
 
 
 class Blobs(Protocol):
@@ -48,6 +52,12 @@ class Blobs(Protocol):
     def path(self, digest: str) -> Path:
         """A file with the blob's bytes, to be read only; unchecked. NotStored if there is no such blob."""
 
+    def raw(self, digest: str) -> bytes:
+        """The bytes as they lie where blobs are kept, past any copy; unchecked. NotStored if none."""
+
+    def modified(self, digest: str) -> datetime:
+        """When the blob was last put, UTC. NotStored if there is none."""
+
     def has(self, digest: str) -> bool:
         """Whether there is such a blob; False for anything that is no digest."""
 
@@ -69,7 +79,7 @@ class DirectoryBlobs:
     """
 
     def __init__(self, root: Path) -> None:
-        self._blobs = root / _ALGORITHM
+        self._blobs = root / ALGORITHM
         self._temporary = root / "tmp"
         self._lock = root / "writing.lock"
         try:
@@ -89,7 +99,7 @@ class DirectoryBlobs:
         Raises:
             CorruptBlob: what was written reads back with another digest; nothing was kept.
         """
-        digest = _digest(data)
+        digest = digest_of(data)
         self._keep(digest, lambda temporary: temporary.write_bytes(data))
         return digest
 
@@ -99,21 +109,30 @@ class DirectoryBlobs:
 
     def read(self, digest: str) -> bytes:
         """See `Blobs.read`."""
-        try:
-            data = self.path(digest).read_bytes()
-        except FileNotFoundError:  # deleted since `path` looked
-            raise _missing(digest) from None
-        if _digest(data) != digest:
-            raise CorruptBlob(
-                f"the blob {digest} is damaged: its bytes have another digest; put the switch again"
-            )
+        data = self.raw(digest)
+        if digest_of(data) != digest:
+            raise damaged(digest)
         return data
 
     def path(self, digest: str) -> Path:
         """See `Blobs.path`."""
         if not self.has(digest):
-            raise _missing(digest)
+            raise missing(digest)
         return self._place(digest)
+
+    def raw(self, digest: str) -> bytes:
+        """See `Blobs.raw`."""
+        try:
+            return self.path(digest).read_bytes()
+        except FileNotFoundError:  # deleted since `path` looked
+            raise missing(digest) from None
+
+    def modified(self, digest: str) -> datetime:
+        """See `Blobs.modified`."""
+        try:
+            return datetime.fromtimestamp(self.path(digest).stat().st_mtime, UTC)
+        except FileNotFoundError:
+            raise missing(digest) from None
 
     def has(self, digest: str) -> bool:
         """See `Blobs.has`."""
@@ -127,12 +146,12 @@ class DirectoryBlobs:
     def digests(self) -> Iterator[str]:
         """See `Blobs.digests`."""
         for path in self._blobs.glob("??/*"):
-            digest = f"{_ALGORITHM}:{path.name}"
+            digest = f"{ALGORITHM}:{path.name}"
             if DIGEST.fullmatch(digest):
                 yield digest
 
     def _place(self, digest: str) -> Path:
-        name = digest.removeprefix(f"{_ALGORITHM}:")
+        name = digest.removeprefix(f"{ALGORITHM}:")
         return self._blobs / name[:2] / name
 
     def _keep(self, digest: str, write: Callable[[Path], object]) -> None:
@@ -141,6 +160,9 @@ class DirectoryBlobs:
         if not (place.is_file() and digest_of(place) == digest):
             place.parent.mkdir(exist_ok=True)
             self._write(write, digest, place)
+        else:
+            with contextlib.suppress(FileNotFoundError):  # collected just now
+                os.utime(place)  # put now, as far as anybody's patience with it goes
         # Also when another writer put it there: it may not have come to its own sync yet.
         _sync(place.parent)
         _sync(self._blobs)
@@ -169,18 +191,31 @@ class DirectoryBlobs:
     def _remove_leftovers(self) -> None:
         with contextlib.suppress(BlockingIOError), self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB):
             # Nobody is writing, in any process: whatever lies here lost its writer.
-            for path in self._temporary.iterdir():
+            left = list(self._temporary.iterdir())
+            for path in left:
                 path.unlink()
+            if left:
+                _log.warning(
+                    "%s: removed %d unfinished files of writers that were killed", self._blobs, len(left)
+                )
 
 
-def _digest(data: bytes) -> str:
-    return f"{_ALGORITHM}:{hashlib.sha256(data).hexdigest()}"
+def digest_of(data: bytes | Path) -> str:
+    """The name of these bytes, ``sha256:<hex>``; a file's are read in pieces."""
+    if isinstance(data, bytes):
+        return f"{ALGORITHM}:{hashlib.sha256(data).hexdigest()}"
+    with data.open("rb") as file:
+        return f"{ALGORITHM}:{hashlib.file_digest(file, ALGORITHM).hexdigest()}"
 
 
-def digest_of(path: Path) -> str:
-    """The digest of a file's bytes, which are read in pieces."""
-    with path.open("rb") as file:
-        return f"{_ALGORITHM}:{hashlib.file_digest(file, _ALGORITHM).hexdigest()}"
+def missing(digest: str) -> NotStored:
+    """What is raised for a blob that is not there."""
+    return NotStored(f"there is no blob {digest!r} in this store")
+
+
+def damaged(digest: str) -> CorruptBlob:
+    """What is raised for a blob whose bytes changed."""
+    return CorruptBlob(f"the blob {digest} is damaged: its bytes have another digest; put the switch again")
 
 
 def _link(path: Path, place: Path) -> None:
@@ -190,10 +225,6 @@ def _link(path: Path, place: Path) -> None:
         os.link(path, place)
     except OSError:
         shutil.copyfile(path, place)
-
-
-def _missing(digest: str) -> NotStored:
-    return NotStored(f"there is no blob {digest!r} in this store")
 
 
 def _sync(path: Path) -> None:

@@ -7,14 +7,14 @@ through `Catalog.writing`, one transaction at a time.
 from __future__ import annotations
 
 import builtins
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from bitswitch_store import audit, queries
+from bitswitch_store import audit, garbage, queries
 from bitswitch_store.audit import COMMAND_LINE, Actor
 from bitswitch_store.database import Database
 from bitswitch_store.entry import Entry, Sharing, check_name
@@ -84,6 +84,11 @@ class Catalog:
         with self._database.reading() as connection:
             return set(connection.scalars(select(switches.c.digest)))
 
+    def names(self, digest: str) -> bool:
+        """Whether any version of any tenant has this digest."""
+        with self._database.reading() as connection:
+            return not garbage.unnamed(connection, {digest})
+
     @contextmanager
     def writing(self, by: Actor = COMMAND_LINE) -> Iterator[Writing]:
         """A transaction that is alone in writing from its beginning to its end; all of it, or nothing.
@@ -117,7 +122,8 @@ class Writing:
     ) -> Entry:
         """The next version of a name; or the latest one as it is, if it has this digest.
 
-        Publishing as public makes the name public; `share` alone makes it private again.
+        Publishing as public makes the name public; `share` alone makes it private again. The digest is no
+        garbage from now on.
 
         Raises:
             InvalidName: of the name or the tenant.
@@ -150,6 +156,7 @@ class Writing:
         self._connection.execute(insert(switches).values(row))
         if public:
             self._set_public(tenant, name, True)
+        garbage.take_out(self._connection, digest)
         self._record("published", entry)
         return entry
 
@@ -199,6 +206,8 @@ class Writing:
     def delete(self, tenant: str, name: str, version: int | None, *, force: bool) -> list[Entry]:
         """Remove one version, or (None) all there are; their numbers are not given again.
 
+        Digests that no version has any more are garbage from now on.
+
         Raises:
             NotStored: there is nothing of that name, or no such version.
             Conflict: aliases point there, and ``force`` is not set, which removes them as well.
@@ -224,12 +233,8 @@ class Writing:
             # Whoever takes the name up again shares it anew, or does not.
             self._set_public(tenant, name, False)
             self._connection.execute(delete(shares).filter_by(tenant=tenant, name=name))
+        garbage.note(self._connection, {entry.digest for entry in entries})
         return entries
-
-    def unreferenced(self, digests: Collection[str]) -> set[str]:
-        """Those of the digests that no version of any tenant has."""
-        found = select(switches.c.digest).where(switches.c.digest.in_(digests))
-        return set(digests) - set(self._connection.scalars(found))
 
     def _record(self, action: str, entry: Entry, alias: str | None = None) -> None:
         target = (

@@ -73,15 +73,17 @@ def find(
 
 def entries(connection: Connection, *where: ColumnElement[bool]) -> list[Entry]:
     """All versions that ``where`` holds of; by tenant, name and version."""
-    same = and_(*(switches.c[key] == aliases.c[key] for key in ("tenant", "name", "version")))
-    order = (switches.c.tenant, switches.c.name, switches.c.version, aliases.c.alias)
+    key = ("tenant", "name", "version")
+    same = and_(*(switches.c[part] == aliases.c[part] for part in key))
     wanted = select(switches, names.c.public, aliases.c.alias).join(names).outerjoin(aliases, same)
-    rows = connection.execute(wanted.where(*where).order_by(*order)).mappings()
+    # Sorted here: databases sort text as their locale does.
+    found = connection.execute(wanted.where(*where)).mappings()
+    rows = sorted(found, key=lambda row: (*(row[part] for part in key), row["alias"] or ""))
     made = []
-    for _, versions in groupby(rows, key=lambda row: (row["tenant"], row["name"], row["version"])):
+    for _, versions in groupby(rows, key=lambda row: tuple(row[part] for part in key)):
         group = list(versions)
         fields: dict[str, Any] = {column.name: group[0][column.name] for column in switches.c}
         fields["labels"] = tuple(fields["labels"])
-        found = tuple(row["alias"] for row in group if row["alias"] is not None)
-        made.append(Entry(**fields, public=group[0]["public"], aliases=found))
+        pointing = tuple(row["alias"] for row in group if row["alias"] is not None)
+        made.append(Entry(**fields, public=group[0]["public"], aliases=pointing))
     return made

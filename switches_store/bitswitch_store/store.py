@@ -2,22 +2,24 @@
 
 Knows nothing of HTTP, of the engine or of who may ask. Whenever the process is killed, the store
 opens again with every put and delete that had returned: a blob is durable before a row names it, and
-goes only after the last row that named it. What a kill can leave is a blob that no row names.
+goes only some time after the last row that named it. What a kill can leave is a blob that no row names.
 """
 
 from __future__ import annotations
 
 import builtins
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
-from bitswitch_store import file
+from sqlalchemy import URL
+
+from bitswitch_store import collect, file
 from bitswitch_store.audit import COMMAND_LINE, Actor
-from bitswitch_store.blobs import Blobs, DirectoryBlobs
 from bitswitch_store.catalog import Catalog
+from bitswitch_store.checked import Checked
 from bitswitch_store.coded import CodedSwitch
 from bitswitch_store.database import Database, catalog_url
 from bitswitch_store.entry import Entry, Sharing, check_name
@@ -28,8 +30,10 @@ from bitswitch_store.errors import (
     NotStored,
     QuotaExceeded,
     StoreError,
+    StoreUnavailable,
     TooLarge,
 )
+from bitswitch_store.place import CACHE_BYTES, open_blobs
 from bitswitch_store.room import UNBOUNDED, Room
 from bitswitch_store.switch import BaseIdentity, QuerySet, Switch, SwitchError
 from bitswitch_store.upload import Incoming, Upload
@@ -45,26 +49,12 @@ __all__ = [
     "Sharing",
     "Store",
     "StoreError",
+    "StoreUnavailable",
     "TooLarge",
     "Upload",
 ]
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class Checked:
-    """A switch file that may be put, wholly checked; `Store.read` makes it.
-
-    Attributes:
-        source: the file's bytes, or an upload that holds them.
-        digest, size: theirs.
-    """
-
-    source: bytes | Upload
-    digest: str
-    size: int
-    switch: Switch
 
 
 class Store:
@@ -75,9 +65,12 @@ class Store:
         base: the one base whose switches are taken and given; None takes any.
         shapes: that base's parameters; a file with any other is refused undecoded. None takes any.
         database_url: where the catalog is; None is a SQLite file in ``root``.
+        blobs_url: where the blobs are, see `open_blobs`; None is a folder in ``root``.
+        cache_bytes: of the copies in ``root`` of blobs that are elsewhere.
 
     Attributes:
         database: the catalog's; who may call and what they did is kept in it as well.
+        blobs: the switch files.
 
     Raises:
         StoreError: the directory or the database cannot be used; the message says why.
@@ -89,18 +82,25 @@ class Store:
         *,
         base: BaseIdentity | None,
         shapes: Mapping[str, tuple[int, ...]] | None = None,
-        database_url: str | None = None,
+        database_url: str | URL | None = None,
+        blobs_url: str | None = None,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
         if root.exists() and not root.is_dir():
             raise StoreError(f"the store's root {root} is a file; give a directory, it is made if missing")
         self._base = base
         self._shapes = shapes
-        self._blobs: Blobs = DirectoryBlobs(root / "blobs")
+        self.blobs = open_blobs(root, blobs_url, cache_bytes=cache_bytes)
         self._incoming = Incoming(root / "incoming")
         self.database = Database(database_url or catalog_url(root))
         self._catalog = Catalog(self.database)
         if orphans := self.orphans():
-            _log.warning("%s: %d blobs belong to no switch, such as %s", root, len(orphans), min(orphans))
+            _log.warning(
+                "%s: %d blobs belong to no switch, such as %s; they are collected when they are old enough",
+                root,
+                len(orphans),
+                min(orphans),
+            )
 
     def close(self) -> None:
         """Close the database's connections; the store is not used after that."""
@@ -137,31 +137,19 @@ class Store:
         """
         if not isinstance(source, Checked):
             source = self.read(source.read_bytes() if isinstance(source, Path) else source)
-        switch = source.switch
         check_name(tenant, "tenant")
-        name = check_name(switch.task if name is None else name)
+        name = check_name(source.switch.task if name is None else name)
         self._keep(source)
         with self._catalog.writing(by) as rows:
-            if not self._blobs.has(source.digest):  # a delete of the same bytes came between
+            if not self.blobs.has(source.digest):  # collected in between
                 self._keep(source)
-            return rows.publish(
-                tenant=tenant,
-                name=name,
-                digest=source.digest,
-                size=source.size,
-                task=switch.task,
-                labels=switch.head.labels if switch.head else (),
-                metric=switch.metric,
-                base_digest=switch.base.digest,
-                public=public,
-                room=room,
-            )
+            return rows.publish(tenant=tenant, name=name, public=public, room=room, **source.facts())
 
     def _keep(self, checked: Checked) -> None:
         if isinstance(checked.source, Upload):
-            self._blobs.adopt(checked.source.path, checked.digest)
+            self.blobs.adopt(checked.source.path, checked.digest)
         else:
-            self._blobs.put(checked.source)
+            self.blobs.put(checked.source)
 
     def get(self, digest: str) -> Switch:
         """The switch of a digest.
@@ -174,7 +162,7 @@ class Store:
             CorruptBlob: its file was damaged.
             SwitchError: it is of another base, or of a format this version does not read.
         """
-        return self._decoded(self._blobs.read(digest), vouched=True)
+        return self._decoded(self.blobs.read(digest), vouched=True)
 
     def queries(self, digest: str) -> QuerySet | None:
         """The query set of a switch, if it has one. Cheap: nothing but that and the header is read.
@@ -185,7 +173,7 @@ class Store:
             NotStored: there is no such switch.
             SwitchError: it is of another base, or the header or the query set was damaged.
         """
-        return self._opened(self._blobs.path(digest)).queries()
+        return self._opened(self.blobs.path(digest)).queries()
 
     def read(self, source: bytes | Upload) -> Checked:
         """A switch file, if it may be stored here; base, parameters and shapes are compared before a bit is
@@ -217,7 +205,7 @@ class Store:
 
     def path(self, digest: str) -> Path:
         """The file of a digest, to be read only. NotStored if there is none."""
-        return self._blobs.path(digest)
+        return self.blobs.path(digest)
 
     def find(
         self,
@@ -283,7 +271,9 @@ class Store:
         force: bool = False,
         by: Actor = COMMAND_LINE,
     ) -> builtins.list[Entry]:
-        """Remove one version, or (None) all of them, and the blobs that nothing else needs.
+        """Remove one version, or (None) all of them. Their blobs stay until they are collected.
+
+        So a request that resolved a version a moment ago still gets it.
 
         Returns:
             What was removed. Its version numbers are never given again.
@@ -293,16 +283,18 @@ class Store:
             Conflict: aliases point there, and ``force`` is not set, which removes them as well.
         """
         with self._catalog.writing(by) as rows:
-            gone = rows.delete(tenant, name, version, force=force)
-        # A turn of its own: the rows are gone for good before a blob goes, and no put of the same
-        # bytes can come between the look and the removal.
-        with self._catalog.writing() as rows:
-            for digest in rows.unreferenced({entry.digest for entry in gone}):
-                self._blobs.delete(digest)
-        return gone
+            return rows.delete(tenant, name, version, force=force)
+
+    def names(self, digest: str) -> bool:
+        """Whether any version of any tenant has this digest."""
+        return self._catalog.names(digest)
+
+    def collect(
+        self, *, older_than: timedelta = collect.GRACE, stopping: Callable[[], bool] = lambda: False
+    ) -> builtins.list[str]:
+        """Remove the blobs that nothing has named for that long, see `collect.collect`."""
+        return collect.collect(self.database, self.blobs, older_than=older_than, stopping=stopping)
 
     def orphans(self) -> set[str]:
-        """Digests of blobs that no version has: what a kill, or a put under way, leaves."""
-        # Blobs first: one that is put and named while this looks is then no orphan.
-        blobs = set(self._blobs.digests())
-        return blobs - self._catalog.digests()
+        """Digests of blobs that no version ever had: what a kill, or a put under way, leaves."""
+        return collect.orphans(self.database, self.blobs)

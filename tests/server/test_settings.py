@@ -103,3 +103,18 @@ def test_a_file_that_cannot_be_read_stops_the_start(tmp_path, text, told):
 
 def test_every_setting_says_what_it_is():
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_a_deleted_switch_is_kept_longer_than_a_request_takes():
+    with pytest.raises(
+        SettingsError, match=r"collect_after \(60 s\) is not more than request_timeout \(60 s\)"
+    ):
+        read_settings(**NEEDED, collect_after=60)
+
+
+def test_faults_of_several_settings_at_once_tell_no_secret():
+    with pytest.raises(SettingsError) as refused:
+        read_settings(
+            **NEEDED, collect_after=1, api_key="very-secret", database_url="postgresql://u:very-secret@h/d"
+        )
+    assert "very-secret" not in str(refused.value)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from bitswitch.cli import keys, tenants
+from bitswitch.cli import store as store_commands
 
 app = typer.Typer(
     name="bitswitch",
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.add_typer(keys.app, name="keys")
 app.add_typer(tenants.app, name="tenants")
+app.add_typer(store_commands.app)
 _errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 ExistingFolder = typer.Option(exists=True, file_okay=False)
@@ -140,6 +142,16 @@ def evaluate(
 def serve(
     base: Annotated[Path | None, typer.Option(help="Folder of the base model's checkpoint.")] = None,
     store: Annotated[Path | None, typer.Option(help="Folder of the switch store; made if missing.")] = None,
+    database_url: Annotated[
+        str | None,
+        typer.Option(
+            help="The catalog's: sqlite:///file or postgresql://user@host/database [default: in the store]."
+        ),
+    ] = None,
+    blobs_url: Annotated[
+        str | None,
+        typer.Option(help="Where switch files are: s3://bucket/prefix, gs://, az:// or file:///folder."),
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen at [default: 127.0.0.1].")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes any free one [default: 8000].")] = None,
     device: Annotated[
@@ -167,6 +179,8 @@ def serve(
     given: dict[str, Any] = {
         "base": base,
         "store": store,
+        "database_url": database_url,
+        "blobs_url": blobs_url,
         "host": host,
         "port": port,
         "device": device,

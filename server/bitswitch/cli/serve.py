@@ -21,6 +21,7 @@ from bitswitch.base.features import dim, recipe
 from bitswitch.base.load import load
 from bitswitch.base.model import Base
 from bitswitch.cli.listen import Listener
+from bitswitch.collector import Collector
 from bitswitch.engine.engine import Engine
 from bitswitch.observe.logs import configure
 from bitswitch.observe.metrics import Metrics
@@ -54,6 +55,7 @@ class House:
     engine: Engine
     router: AutoSwitch
     publisher: Publisher
+    collector: Collector
     answers: Answers
     metrics: Metrics
     keys: Keys
@@ -72,7 +74,14 @@ class House:
             torch.set_num_threads(settings.threads)
         base = load(settings.base, device=settings.device, dtype=settings.dtype)
         shapes = {name: tuple(one.shape) for name, one in base.parameters.items()}
-        store = Store(settings.store, base=base.identity, shapes=shapes)
+        store = Store(
+            settings.store,
+            base=base.identity,
+            shapes=shapes,
+            database_url=settings.database_url.get_secret_value() if settings.database_url else None,
+            blobs_url=settings.blobs_url,
+            cache_bytes=settings.blobs_cache_bytes,
+        )
         keys = _keys(settings, store)
         check_exposure(settings.host, keyed=keys.needed)
         engine = Engine(
@@ -97,6 +106,7 @@ class House:
             engine=engine,
             router=router,
             publisher=Publisher(store=store, engine=engine, router=router),
+            collector=Collector(store, after=settings.collect_after),
             answers=Answers(
                 base=base,
                 engine=engine,
@@ -149,6 +159,7 @@ class House:
         self.engine.start()
         self.rounds.start()
         routed = self.publisher.resume()
+        self.collector.start()
         # What is here now stays: half a million objects, most of them torch's, which every full
         # collection would walk again, in the middle of requests.
         gc.collect()
@@ -160,6 +171,7 @@ class House:
 
     def stop(self) -> None:
         """Bring the base back, write down what was counted, close the store."""
+        self.collector.stop()
         self.engine.stop(STOP_SECONDS)
         self.rounds.stop()
         self.store.close()

@@ -96,7 +96,7 @@ def test_inputs_are_refused_by_number(own, limited):
 def test_stored_switches_and_bytes_are_refused_and_nothing_is_kept(own, limited, switch_files):
     house, http = own
     data = switch_files["entail"].read_bytes()
-    blobs = set(house.store._blobs.digests())
+    blobs = set(house.store.blobs.digests())
     limited(stored_switches=2)
     refused = http.post("/v1/switches", files={"file": data})
     assert refusal(refused) == (403, "quota_exceeded")
@@ -107,7 +107,7 @@ def test_stored_switches_and_bytes_are_refused_and_nothing_is_kept(own, limited,
     again = http.post("/v1/switches", files={"file": switch_files["topic"].read_bytes()})
     assert (again.status_code, again.json()["version"]) == (201, 1)
     assert {one.name for one in house.store.list("default")} == {"topic", "polarity"}
-    assert house.store.orphans() == set(house.store._blobs.digests()) - blobs
+    assert house.store.orphans() == set(house.store.blobs.digests()) - blobs
 
 
 def test_who_hangs_up_gives_their_place_back(gated, gate):
