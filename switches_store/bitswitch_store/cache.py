@@ -55,13 +55,13 @@ class Cache:
             return None
         return path
 
-    def keep(self, data: bytes) -> Path:
-        """Make a copy; the path of its file.
+    def keep(self, data: bytes) -> Path | None:
+        """Make a copy; the path of its file, or None if another process dropped it at once.
 
         Raises:
             OSError: it cannot be written.
         """
-        path = self._copies.path(self._copies.put(data))
+        path = self.path(self._copies.put(data))
         with self._shrinking:
             self._shrink()
         return path

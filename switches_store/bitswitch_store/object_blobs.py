@@ -117,6 +117,8 @@ class ObjectBlobs:
                 path = self._cache.keep(data)
             except OSError as error:
                 raise StoreUnavailable(f"the blobs' cache cannot be written ({error.strerror})") from error
+            if path is None:  # dropped by whoever deleted the blob in this moment
+                raise missing(digest)
         return path
 
     def raw(self, digest: str) -> bytes:

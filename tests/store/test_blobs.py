@@ -192,6 +192,25 @@ def test_a_copy_in_use_stays_beyond_the_bound(tmp_path: Path):
     assert all(path.is_file() for path in paths)
 
 
+def test_a_copy_that_is_dropped_as_it_is_made_does_not_fail_the_put(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As another process that deletes the same blob does."""
+    blobs = in_memory(tmp_path)
+    put = DirectoryBlobs.put
+
+    def put_and_lose(self: DirectoryBlobs, data: bytes) -> str:
+        digest = put(self, data)
+        self.delete(digest)
+        return digest
+
+    monkeypatch.setattr(DirectoryBlobs, "put", put_and_lose)
+    digest = blobs.put(b"data")
+    assert blobs.read(digest) == b"data"
+    with pytest.raises(NotStored):
+        blobs.path(digest)
+
+
 def test_a_cache_that_cannot_be_written_holds_nobody_up(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     blobs = in_memory(tmp_path)
     place = tmp_path / "cache" / "sha256" / hashlib.sha256(b"data").hexdigest()[:2]
