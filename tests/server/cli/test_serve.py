@@ -31,21 +31,24 @@ def serving(base, store, **settings):
         **os.environ,
         **{f"BITSWITCH_{name.upper()}": str(value) for name, value in settings.items()},
     }
+    # A file: a server that writes a line per request fills a pipe that nobody reads meanwhile, and waits.
+    log = store.with_name("log")
     with (
-        subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True, env=environment) as process,
+        log.open("w") as written,
+        subprocess.Popen([*map(str, command)], stderr=written, env=environment) as process,
         Client(f"http://127.0.0.1:{port}") as client,
     ):
         try:
-            wait(process, client)
-            yield process, client
+            wait(process, client, log)
+            yield process, client, log
         finally:
             process.kill()
 
 
-def wait(process, client):
+def wait(process, client, log):
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, log.read_text()
         try:
             if client.ready():
                 return
@@ -54,27 +57,27 @@ def wait(process, client):
     raise AssertionError("not ready within 120 s")
 
 
-def end(process):
+def end(process, log):
     """Ask the process to end; gives its log."""
     process.send_signal(signal.SIGTERM)
-    log = process.communicate(timeout=60)[1]
+    process.wait(60)
     assert process.returncode in (0, -signal.SIGTERM)
-    return log
+    return log.read_text()
 
 
 def test_a_server_s_life(tiny_base, switches, tmp_path):
     texts = ["my card was charged twice", "great movie"]
-    with serving(tiny_base, tmp_path / "store") as (process, client):
+    with serving(tiny_base, tmp_path / "store") as (process, client, log):
         for path in switches.values():
             client.publish(path)
         before = client.classify("topic", texts)
         assert client.verify().intact
-        log = end(process)
-    assert '"event": "ready"' in log
-    assert "charged twice" not in log
+        told = end(process, log)
+    assert '"event": "ready"' in told
+    assert "charged twice" not in told
 
     # What was published is there after the next start, routes included.
-    with serving(tiny_base, tmp_path / "store") as (_, client):
+    with serving(tiny_base, tmp_path / "store") as (_, client, _):
         assert {one.name for one in client.switches()} == {"topic", "polarity", "entail", "bare"}
         for one, other in zip(before.data, client.classify("topic", texts).data, strict=True):
             assert one.probs == pytest.approx(other.probs, abs=1e-6)
@@ -83,7 +86,7 @@ def test_a_server_s_life(tiny_base, switches, tmp_path):
 
 def test_requests_under_way_are_answered_at_the_end(tiny_base, switches, tmp_path):
     answers, failures = [], []
-    with serving(tiny_base, tmp_path / "store") as (process, client):
+    with serving(tiny_base, tmp_path / "store") as (process, client, log):
         client.publish(switches["topic"])
         client.classify("topic", "warm")
 
@@ -99,7 +102,7 @@ def test_requests_under_way_are_answered_at_the_end(tiny_base, switches, tmp_pat
         deadline = time.monotonic() + 30
         while client.state().running == 0 and not answers and time.monotonic() < deadline:
             time.sleep(0.005)
-        end(process)
+        end(process, log)
         for thread in threads:
             thread.join(60)
     # Those that had not reached the server yet find nobody there; whoever was taken is answered.
