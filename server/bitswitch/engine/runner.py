@@ -6,6 +6,7 @@ For the engine's thread alone. Knows nothing of who waits, of turns, or of where
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
 
@@ -15,15 +16,19 @@ from bitswitch.base.model import Base, Hidden
 from bitswitch.core import Result, Row, Timing, Want
 from bitswitch.engine.arena import Arena
 from bitswitch.engine.batch import Answer, Batch
-from bitswitch.engine.costs import Costs
+from bitswitch.engine.costs import Costs, Line
 from bitswitch.engine.job import Job
 from bitswitch.engine.overlay import Overlay
-from bitswitch.engine.schedule import LOSS, Scheduler, Step
+from bitswitch.engine.schedule import Scheduler, Step
 from bitswitch.engine.state import Verdict
 from bitswitch.engine.swap import Swap
 from bitswitch.errors import BitswitchError, NotFiniteError
 
 _log = logging.getLogger(__name__)
+
+_TEXT = "What a pass costs is measured on this text, of a length as requests have it"
+_MANY = 16
+_TRIES = 5
 
 
 class Runner:
@@ -46,7 +51,7 @@ class Runner:
         self._batch_tokens = batch_tokens
         self._batch_rows = batch_rows
         self._loaded = base.digest()
-        self._costs = Costs()
+        self._costs = Costs(forward=_measured(base))
         self._overlay = Overlay(base, arena)
         self._scheduler = Scheduler(self._costs, batch_tokens=batch_tokens, batch_rows=batch_rows)
         self.swap = Swap(arena)
@@ -54,9 +59,8 @@ class Runner:
         self.steps = dict.fromkeys(("stay", "switch", "overlay"), 0)
 
     def warm_up(self) -> None:
-        """Compile the kernels, or read them from numba's cache, and run the model once."""
+        """Compile the kernels, or read them from numba's cache."""
         self.swap.warm_up()
-        self._base.forward(self._base.encode(["warm-up"], want=Want.EMBED))
         if self._overlay.reason is not None:
             _log.info("no mixed batches: %s", self._overlay.reason)
 
@@ -113,7 +117,7 @@ class Runner:
             return self._overlay_pass(rows, [jobs[o] for o in owners]) if overlaid else self._pass(rows)
 
         batch = Batch(self._base, [job.request for job in jobs], [job.head for job in jobs], forward)
-        tokens = min(self._batch_tokens, self._costs.enough(LOSS))
+        tokens = self._scheduler.enough(jobs, overlaid=overlaid)
         return batch.run(tokens=tokens, rows=self._batch_rows, waste=self._costs.waste())
 
     def _pass(self, rows: Sequence[Row]) -> Hidden:
@@ -125,9 +129,11 @@ class Runner:
     def _overlay_pass(self, rows: Sequence[Row], owners: Sequence[Job]) -> Hidden:
         begun = time.perf_counter()
         hidden = self._overlay.forward(rows, [job.parts for job in owners])
-        extra = time.perf_counter() - begun - self._costs.forward(_padded(rows))
+        taken, size = time.perf_counter() - begun, _padded(rows)
+        if taken < self._costs.forward(size):  # a plain pass would have taken no longer than this one
+            self._costs.forward.observe(size, taken)
         work = sum(job.active * row.length for row, job in zip(rows, owners, strict=True))
-        self._costs.overlay.observe(work, max(extra, 0.0))
+        self._costs.overlay.observe(work, max(taken - self._costs.forward(size), 0.0))
         return hidden
 
     def _give(self, job: Job, answer: Answer, timing: Timing) -> None:
@@ -143,6 +149,20 @@ class Runner:
             )
         else:
             job.future.set_result(Result(answer, job.request.mix, timing))
+
+
+def _measured(base: Base) -> Line:
+    """What passes cost before any was asked for: the quickest of a few, of one row and of many."""
+    row = base.encode([_TEXT], want=Want.CLASSIFY)[0]
+    seconds = [math.inf, math.inf]
+    for _ in range(_TRIES):
+        for i, rows in enumerate(([row], [row] * _MANY)):
+            begun = time.perf_counter()
+            base.forward(rows)
+            seconds[i] = min(seconds[i], time.perf_counter() - begun)
+    few, many = seconds
+    slope = max(many - few, 0.0) / (_padded([row] * _MANY) - row.length)
+    return Line(fixed=max(few - slope * row.length, 0.0), slope=slope, size=_padded([row] * _MANY))
 
 
 def _padded(rows: Sequence[Row]) -> int:
