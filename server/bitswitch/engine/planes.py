@@ -21,6 +21,9 @@ COLUMNS = 6
 """A switch's line in the kernels' table, int64: addresses of marks, starts, counts, knobs, knob_start and
 width."""
 
+_BEHIND = 2
+"""Words that may be read, though not used, behind the last marks: see `lanes.GROUP`."""
+
 Array: TypeAlias = Any
 """numpy's on the CPU, torch's on a device, where the marks are int64 of the same bits."""
 
@@ -38,7 +41,7 @@ class Planes:
         blocks: int32 (n,), the arena's blocks with active weights, ascending.
         counts: int32 (n,), a block's active weights.
         starts: int32 (n,), where a block's marks begin, in words of 8 bytes.
-        marks: uint64, see `engine.marks`.
+        marks: uint64, see `engine.marks`; a few words of nothing behind them.
         knobs: float32, those of all parameters behind one another.
         knob_start: int64 (parameters,), where a parameter's knobs begin.
         width: int64 (parameters,), how many weights of a parameter share a knob.
@@ -78,7 +81,7 @@ class Planes:
         self.blocks: Array = np.concatenate([np.empty(0, np.int32), *blocks])
         self.counts: Array = np.concatenate([np.empty(0, np.int32), *counts])
         self.starts: Array = np.concatenate([np.empty(0, np.int32), *starts])
-        self.marks: Array = np.concatenate([np.empty(0, np.uint64), *marked])
+        self.marks: Array = np.concatenate([*marked, np.zeros(_BEHIND, np.uint64)])
         self.knobs: Array = np.concatenate([np.empty(0, np.float32), *knobs])
         self.slots: Array = np.full(arena.blocks, -1, np.int32)
         self.slots[self.blocks] = np.arange(len(self.blocks), dtype=np.int32)

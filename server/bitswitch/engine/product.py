@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit, prange
 
 from bitswitch.engine.arena import BLOCK
-from bitswitch.engine.lanes import LANES, add_row_16, add_row_32, add_row_64, pack, unpack
+from bitswitch.engine.lanes import GROUP, LANES, add_row_16, add_row_32, add_row_64, pack, prefetch, unpack
 from bitswitch.engine.reading import block_of, first_slot, knobs_of, offsets_of
 
 WIDEST = 64
@@ -75,6 +75,7 @@ def _multiply(
     knobs, shared = knobs_of(line, tensor, end)
     per_row = shared == inputs  # else one for the whole matrix
     source, target = np.int64(tile.ctypes.data), np.int64(total.ctypes.data)
+    prefetch(source, 4 * len(tile))
     for slot in range(first_slot(line, first_block + low * inputs // BLOCK), line[7]):
         start = (block_of(line, slot) - first_block) * BLOCK
         if start >= end:
@@ -147,7 +148,7 @@ def add_linear(
     for piece in prange(pieces):
         low, high = _share(outputs, piece, pieces), _share(outputs, piece + 1, pieces)
         sums = np.empty((high - low) * WIDEST, np.float32)
-        room = np.empty(BLOCK, np.uint16)
+        room = np.empty(BLOCK + GROUP, np.uint16)
         for n in range(len(starts)):
             start, width, s = starts[n], widths[n], switches[n]
             total = sums[: (high - low) * width]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
 
@@ -19,16 +20,20 @@ from bitswitch.base.source import stored_weights
 from bitswitch.core import Result, Row, Timing, Want
 from bitswitch.engine.arena import Arena
 from bitswitch.engine.batch import Answer, Batch
-from bitswitch.engine.costs import Costs
+from bitswitch.engine.costs import Costs, Line
 from bitswitch.engine.job import Job
 from bitswitch.engine.memory import lacks_memory, no_memory
 from bitswitch.engine.overlay import Overlay
-from bitswitch.engine.schedule import LOSS, Scheduler, Step
+from bitswitch.engine.schedule import Scheduler, Step
 from bitswitch.engine.state import Verdict
 from bitswitch.engine.swap import Swap
 from bitswitch.errors import BitswitchError, NotFiniteError, UnavailableError
 
 _log = logging.getLogger(__name__)
+
+_TEXT = "What a pass costs is measured on this text, of a length as requests have it"
+_MANY = 16
+_TRIES = 5
 
 
 class Runner:
@@ -51,7 +56,7 @@ class Runner:
         self._batch_tokens = batch_tokens
         self._batch_rows = batch_rows
         self._loaded = base.digest()
-        self._costs = Costs()
+        self._costs = Costs(forward=_measured(base))
         self._overlay = Overlay(base, arena)
         self._scheduler = Scheduler(self._costs, batch_tokens=batch_tokens, batch_rows=batch_rows)
         self.swap = Swap(arena)
@@ -59,9 +64,8 @@ class Runner:
         self.steps = dict.fromkeys(("stay", "switch", "overlay"), 0)
 
     def warm_up(self) -> None:
-        """Compile the kernels, or read them from numba's cache, and run the model once."""
+        """Compile the kernels, or read them from numba's cache."""
         self.swap.warm_up()
-        self._base.forward(self._base.encode(["warm-up"], want=Want.EMBED))
         if self._overlay.reason is not None:
             _log.info("no mixed batches: %s", self._overlay.reason)
 
@@ -154,7 +158,7 @@ class Runner:
             return self._overlay_pass(rows, [jobs[o] for o in owners]) if overlaid else self._pass(rows)
 
         batch = Batch(self._base, [job.request for job in jobs], [job.head for job in jobs], forward)
-        tokens = min(self._batch_tokens, self._costs.enough(LOSS))
+        tokens = self._scheduler.enough(jobs, overlaid=overlaid)
         return batch.run(tokens=tokens, rows=self._batch_rows, waste=self._costs.waste())
 
     def _pass(self, rows: Sequence[Row]) -> Hidden:
@@ -168,9 +172,11 @@ class Runner:
         begun = time.perf_counter()
         hidden = self._overlay.forward(rows, [job.parts for job in owners])
         self._base.wait()
-        extra = time.perf_counter() - begun - self._costs.forward(_padded(rows))
+        taken, size = time.perf_counter() - begun, _padded(rows)
+        if taken < self._costs.forward(size):  # a plain pass would have taken no longer than this one
+            self._costs.forward.observe(size, taken)
         work = sum(job.active * row.length for row, job in zip(rows, owners, strict=True))
-        self._costs.overlay.observe(work, max(extra, 0.0))
+        self._costs.overlay.observe(work, max(taken - self._costs.forward(size), 0.0))
         return hidden
 
     def _give(self, job: Job, answer: Answer, timing: Timing) -> None:
@@ -206,6 +212,21 @@ def _told(error: Exception, *, torn: bool) -> Exception:
             "The server's weights are being loaded anew; try again shortly.", retry_after=1.0
         )
     return no_memory() if lacks_memory(error) else error
+
+
+def _measured(base: Base) -> Line:
+    """What passes cost before any was asked for: the quickest of a few, of one row and of many."""
+    row = base.encode([_TEXT], want=Want.CLASSIFY)[0]
+    seconds = [math.inf, math.inf]
+    for _ in range(_TRIES):
+        for i, rows in enumerate(([row], [row] * _MANY)):
+            begun = time.perf_counter()
+            base.forward(rows)
+            base.wait()
+            seconds[i] = min(seconds[i], time.perf_counter() - begun)
+    few, many = seconds
+    slope = max(many - few, 0.0) / (_padded([row] * _MANY) - row.length)
+    return Line(fixed=max(few - slope * row.length, 0.0), slope=slope, size=_padded([row] * _MANY))
 
 
 def _padded(rows: Sequence[Row]) -> int:
