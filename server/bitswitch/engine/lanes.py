@@ -179,7 +179,7 @@ add_row_16, add_row_32, add_row_64 = _add_row(1), _add_row(2), _add_row(4)
 
 @intrinsic
 def prefetch(context: Any, address: Any, size: Any) -> Any:
-    """Bring ``size`` bytes into the cache, in order: what is read at random comes slowly from further away."""
+    """Bring ``size`` bytes into the cache, in order: read at random, they come slowly from further away."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         address, size = arguments
