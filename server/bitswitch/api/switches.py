@@ -1,4 +1,4 @@
-"""Switches come and go while the server serves: upload, list, get, download, delete, aliases."""
+"""Switches come and go while the server serves: upload, list, get, download, delete, aliases, pins."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from fastapi.responses import FileResponse
 from starlette.datastructures import FormData, UploadFile
 
 from bitswitch.api.door import Guarded, UnsupportedMediaTypeError, media_type
-from bitswitch.api.parts import House, Who
+from bitswitch.api.parts import House, Parts, Who
 from bitswitch.api.wire import AliasRequest, DeletedResponse, SwitchesResponse, SwitchOut
 from bitswitch.errors import InvalidRequestError
 from bitswitch.model_ref import Term
 from bitswitch.selection import find
+from bitswitch_store.store import Entry
 
 router = APIRouter(route_class=Guarded, prefix="/v1/switches", tags=["switches"])
 
@@ -59,7 +60,11 @@ async def publish(request: Request, house: House, who: Who) -> SwitchOut:
     entry = await asyncio.to_thread(
         house.publisher.publish, data, tenant=who.tenant, name=name, public=public
     )
-    return SwitchOut.of(entry)
+    return _out(house, entry)
+
+
+def _out(house: Parts, entry: Entry) -> SwitchOut:
+    return SwitchOut.of(entry, pinned=house.publisher.pinned(entry))
 
 
 async def _read(form: FormData) -> tuple[bytes, str | None, bool]:
@@ -86,13 +91,13 @@ async def _read(form: FormData) -> tuple[bytes, str | None, bool]:
 @router.get("", summary="List switches")
 def switches(house: House, who: Who) -> SwitchesResponse:
     """All versions of your own switches and of those that are shared with you."""
-    return SwitchesResponse(data=[SwitchOut.of(entry) for entry in house.store.visible(who.tenant)])
+    return SwitchesResponse(data=[_out(house, entry) for entry in house.store.visible(who.tenant)])
 
 
 @router.get("/{name}", summary="Get one switch")
 def switch(name: Name, house: House, who: Who, version: Which = None, tenant: Owner = None) -> SwitchOut:
     """One version of a switch."""
-    return SwitchOut.of(find(house.store, who.tenant, Term(name, tenant, version)))
+    return _out(house, find(house.store, who.tenant, Term(name, tenant, version)))
 
 
 @router.get("/{name}/file", summary="Download a switch", response_class=FileResponse)
@@ -114,14 +119,14 @@ def delete(
     """Delete one version, or all. Refused with 409 while an alias points there."""
     find(house.store, who.tenant, Term(name, selector=None if version is None else str(version)))
     gone = house.publisher.withdraw(who.tenant, name, version, force=force)
-    return DeletedResponse(data=[SwitchOut.of(entry) for entry in gone])
+    return DeletedResponse(data=[_out(house, entry) for entry in gone])
 
 
 @router.put("/{name}/aliases/{alias}", summary="Point an alias to a version")
 def set_alias(name: Name, alias: Name, body: AliasRequest, house: House, who: Who) -> SwitchOut:
     """`name@alias` means this version from now on, wherever it pointed before."""
     find(house.store, who.tenant, Term(name, selector=str(body.version)))
-    return SwitchOut.of(house.store.set_alias(who.tenant, name, alias, body.version))
+    return _out(house, house.store.set_alias(who.tenant, name, alias, body.version))
 
 
 @router.delete("/{name}/aliases/{alias}", summary="Take an alias away")
@@ -129,4 +134,24 @@ def delete_alias(name: Name, alias: Name, house: House, who: Who) -> SwitchOut:
     """`name@alias` means nothing from now on; the version stays."""
     entry = find(house.store, who.tenant, Term(name, selector=alias))
     house.store.delete_alias(who.tenant, name, alias)
-    return SwitchOut.of(find(house.store, who.tenant, Term(name, selector=str(entry.version))))
+    return _out(house, find(house.store, who.tenant, Term(name, selector=str(entry.version))))
+
+
+@router.put("/{name}/pin", summary="Keep a switch in memory")
+def pin(name: Name, house: House, who: Who, version: Which = None) -> SwitchOut:
+    """Make it ready, and keep it so until it is unpinned or deleted, or the server ends; answers once it is.
+
+    A pin is of these bytes: it does not pass to a version published later. Refused with 409 where all that
+    is pinned would not fit into the memory for ready switches.
+    """
+    entry = find(house.store, who.tenant, Term(name, selector=version), base=house.base_identity.digest)
+    house.publisher.pin(entry)
+    return _out(house, entry)
+
+
+@router.delete("/{name}/pin", summary="Let a switch leave memory")
+def unpin(name: Name, house: House, who: Who, version: Which = None) -> SwitchOut:
+    """It goes when memory is short and nobody uses it. One that is not pinned is no error."""
+    entry = find(house.store, who.tenant, Term(name, selector=version))
+    house.publisher.unpin(entry)
+    return _out(house, entry)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 import torch
@@ -19,13 +19,18 @@ from bitswitch.base.features import dim, recipe
 from bitswitch.base.load import load
 from bitswitch.base.model import Base
 from bitswitch.engine.engine import Engine
+from bitswitch.errors import BitswitchError, InvalidModelError
+from bitswitch.memory import give_back
+from bitswitch.model_ref import parse
 from bitswitch.observe.logs import configure
 from bitswitch.observe.metrics import Metrics
 from bitswitch.publish import Publisher
 from bitswitch.router.auto import AutoSwitch
-from bitswitch.settings import Settings
+from bitswitch.selection import find
+from bitswitch.settings import Settings, SettingsError
 from bitswitch.tenants.caller import DEFAULT_TENANT, Keys, check_exposure
-from bitswitch_store.store import Store
+from bitswitch_store.store import Entry, Store, StoreError
+from bitswitch_store.switch import SwitchError
 
 GRACE_SECONDS = 30
 """How long requests under way may take once the server is told to stop."""
@@ -94,6 +99,27 @@ class House:
             keys=keys,
         )
 
+    def pin(self, names: Iterable[str]) -> None:
+        """Make these switches ready and keep them so; before the start, so that ready means that they are.
+
+        Raises:
+            SettingsError: there is no such switch, it cannot be served, or they do not fit into memory.
+        """
+        for name in names:
+            try:
+                self.publisher.pin(self._named(name))
+            except (BitswitchError, StoreError, SwitchError) as error:
+                raise SettingsError(f"pin: {name!r} cannot be kept ready: {error}") from error
+
+    def _named(self, name: str) -> Entry:
+        """The stored switch that the operator means: anybody's, shared or not."""
+        terms = parse(name).terms
+        if len(terms) != 1 or "*" in name:
+            raise InvalidModelError("it is not one switch; give name, tenant/name or name@version")
+        (term,) = terms
+        own = replace(term, tenant=None)
+        return find(self.store, term.tenant or DEFAULT_TENANT, own, base=self.base.identity.digest)
+
     def app(self, settings: Settings) -> FastAPI:
         """The HTTP surface; the parts start and stop with it."""
 
@@ -129,6 +155,7 @@ class House:
         # collection would walk again, in the middle of requests.
         gc.collect()
         gc.freeze()
+        give_back()
         _log.info(
             "ready", base=self.base.identity.digest, routed=routed, parameters=len(self.base.parameters)
         )
@@ -143,12 +170,13 @@ def run(settings: Settings) -> None:
     """Serve until told to stop.
 
     Raises:
-        ValueError: as `House.build`.
+        ValueError: as `House.build` and `House.pin`.
     """
     configure(settings.log_level, json=settings.log_json)
-    app = House.build(settings).app(settings)
+    house = House.build(settings)
+    house.pin(settings.pin)
     uvicorn.run(
-        app,
+        house.app(settings),
         host=settings.host,
         port=settings.port,
         log_config=None,
