@@ -22,10 +22,12 @@ ROOMS: Mapping[str, frozenset[str]] = {
         "bitswitch_client": "",
         "bitswitch.core": "",
         "bitswitch.errors": "",
+        "bitswitch.memory": "",
         "bitswitch.base": "bitswitch_store bitswitch.core bitswitch.errors",
         "bitswitch.calibrate": "bitswitch.base bitswitch_store bitswitch.core bitswitch.errors",
         "bitswitch.engine": "bitswitch.base bitswitch_store bitswitch.core bitswitch.errors",
-        "bitswitch.router": "bitswitch.base.features bitswitch_store bitswitch.core bitswitch.errors",
+        "bitswitch.router": "bitswitch.base.features bitswitch.memory bitswitch_store bitswitch.core"
+        " bitswitch.errors",
         "bitswitch.tenants": "bitswitch_store bitswitch.core bitswitch.errors",
         "bitswitch.observe": "bitswitch.core bitswitch.errors",
         "bitswitch.settings": "bitswitch.core bitswitch.errors",

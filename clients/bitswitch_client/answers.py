@@ -140,7 +140,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Published:
-    """One version of a switch in the server's store; ``size`` in bytes."""
+    """One version of a switch in the server's store; ``size`` in bytes, ``pinned`` if it stays in memory."""
 
     tenant: str
     name: str
@@ -151,6 +151,7 @@ class Published:
     labels: tuple[str, ...]
     aliases: tuple[str, ...]
     public: bool
+    pinned: bool
     metric: Mapping[str, float]
     base_digest: str
     created: datetime
@@ -224,7 +225,9 @@ class Verdict:
 
 @dataclass(frozen=True)
 class State:
-    """What goes on in the server right now: requests, and bytes of each switch in memory by its digest."""
+    """What goes on in the server right now: requests, bytes of each switch in memory by its digest, and the
+    digests of those that are pinned there.
+    """
 
     ready: bool
     condition: str
@@ -233,6 +236,7 @@ class State:
     running: int
     mix: tuple[tuple[str, float], ...]
     resident: Mapping[str, int]
+    pinned: tuple[str, ...]
     transitions: int
     steps: Mapping[str, int]
     journal_bytes: int

@@ -231,6 +231,27 @@ def whoami() -> Call[KeyInfo]:
     return Call("GET", "/v1/key", lambda r: reading.key(r.json()))
 
 
+def pin(name: str, *, version: str | int | None = None) -> Call[Published]:
+    """Keep a version of a switch ready in the server's memory; returns once it is.
+
+    Holds for these bytes until `unpin`, until they are deleted, or until the server ends.
+
+    Args:
+        version: a number or an alias; None is the latest.
+
+    Raises:
+        ConflictError: what is pinned would not fit into the memory for ready switches.
+    """
+    query = {"version": version}
+    return Call("PUT", "/v1/switches/{name}/pin", _published, fill={"name": name}, query=query)
+
+
+def unpin(name: str, *, version: str | int | None = None) -> Call[Published]:
+    """Let a version of a switch go again when memory is short; one that is not pinned is no error."""
+    query = {"version": version}
+    return Call("DELETE", "/v1/switches/{name}/pin", _published, fill={"name": name}, query=query)
+
+
 def verify() -> Call[Verdict]:
     """Let the server prove that its resident weights are the base's, bit for bit."""
     return Call("GET", "/v1/admin/verify", lambda r: reading.verdict(r.json()))

@@ -13,7 +13,7 @@ from bitswitch.errors import BitswitchError
 from bitswitch.router.auto import AutoSwitch
 from bitswitch_store.audit import COMMAND_LINE, Actor
 from bitswitch_store.room import UNBOUNDED, Room
-from bitswitch_store.store import Entry, Store, StoreError, Upload
+from bitswitch_store.store import Entry, NotStored, Store, StoreError, Upload
 from bitswitch_store.switch import SwitchError
 
 _log = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ class Publisher:
         self._store = store
         self._engine = engine
         self._router = router
+        self._pins: dict[str, set[str]] = {}  # by digest, the tenants who want it kept in memory
         self._turn = threading.Lock()  # or a delete could take from the router what a put just added
 
     def resume(self) -> int:
@@ -97,8 +98,51 @@ class Publisher:
         """
         with self._turn:
             gone = self._store.delete(tenant, name, version, force=force, by=by)
+            kept = {entry.digest for entry in self._store.list(tenant)}
             for digest in {entry.digest for entry in gone}:
+                if digest not in kept:
+                    self._drop_pin(digest, tenant)
                 if not self._store.names(digest):
                     self._router.remove(digest)
                     self._engine.forget(digest)
             return gone
+
+    def pin(self, entry: Entry) -> None:
+        """Keep a switch ready in memory; returns once it is. Twice is once.
+
+        A pin is its owner's and of these bytes: it holds until `unpin`, until the owner's last version
+        with them is withdrawn, or until the server ends. A new version of the name has none.
+
+        Raises:
+            ConflictError: what is pinned would not fit into the memory for ready switches.
+            NotStored: it was withdrawn meanwhile.
+            UnavailableError: the engine has stopped.
+        """
+        digest, tenant = entry.digest, entry.tenant
+        with self._turn:
+            self._pins.setdefault(digest, set()).add(tenant)  # first: nobody else's unpin shall undo it
+        try:
+            self._engine.pin(digest, tenant=tenant)
+        except BaseException:
+            self.unpin(entry)
+            raise
+        with self._turn:
+            if digest not in self._pins:  # unpinned or withdrawn while it was built
+                self._engine.unpin(digest)
+            if not self._store.names(digest):
+                raise NotStored(f"{entry.name}@{entry.version} has been deleted")
+
+    def unpin(self, entry: Entry) -> None:
+        """Let a switch go again when memory is short, unless another tenant pins the same bytes."""
+        with self._turn:
+            self._drop_pin(entry.digest, entry.tenant)
+
+    def pinned(self, entry: Entry) -> bool:
+        """Whether its owner has pinned it; another's pin of the same bytes does not show."""
+        return entry.tenant in self._pins.get(entry.digest, ())
+
+    def _drop_pin(self, digest: str, tenant: str) -> None:
+        owners = self._pins.get(digest, set())
+        owners.discard(tenant)
+        if not owners and self._pins.pop(digest, None) is not None:
+            self._engine.unpin(digest)

@@ -19,6 +19,7 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+from pydantic_settings import SettingsError as UnreadableError
 
 PREFIX = "BITSWITCH_"
 # Set by others under our prefix: our own client, and Kubernetes for a service of our name.
@@ -104,6 +105,11 @@ class Settings(BaseSettings):
     batch_tokens: int = Field(8192, ge=1, description="Padded tokens in one forward pass, at most.")
     resident_bytes: ByteSize = Field(
         ByteSize(512 * 2**20), ge=0, description="Memory for switches kept ready, such as 512MiB."
+    )
+    pin: tuple[str, ...] = Field(
+        (),
+        description="Switches kept ready from the start: name, tenant/name, name@version or name@alias; in"
+        ' the environment a JSON list, such as ["a", "b@prod"].',
     )
     request_timeout: float = Field(
         60.0, gt=0, le=86_400, allow_inf_nan=False, description="Seconds a request may take."
@@ -193,7 +199,9 @@ def read_settings(config: Path | None = None, **given: Any) -> Settings:  # noqa
     except ValidationError as error:
         lines = [_sentence(one) for one in error.errors(include_url=False)]
         raise SettingsError("\n".join(lines)) from None
-    except ValueError as error:  # not TOML, or a value of the environment that is not JSON
+    except UnreadableError as error:  # the only one that is: a list in the environment
+        raise SettingsError(f'{error}; there it is JSON, such as ["a", "b"]') from error
+    except ValueError as error:  # not TOML
         raise SettingsError(f"config: {config} cannot be read: {error}") from error
 
 

@@ -13,8 +13,8 @@ from benchmarks.stored import fill
 
 from benchmarks import fuzz
 
-ELSEWHERE = ("stored", "fuzz")
-"""Each start of a server is some seconds, one is enough; the fuzz has a test of its own."""
+ELSEWHERE = ("stored", "overload", "isolation", "fuzz")
+"""Servers that are started to be timed: others start some as well. The fuzz has a test of its own."""
 
 
 EXACT = ("soak", "contract")

@@ -36,6 +36,18 @@ def test_sizes_may_have_units(monkeypatch):
     assert (settings.resident_bytes, settings.max_upload_bytes) == (2 * 2**30, 2**20)
 
 
+def test_a_list_comes_as_json_or_toml_or_one_by_one(tmp_path, monkeypatch):
+    config = tmp_path / "bitswitch.toml"
+    config.write_text('pin = ["a", "other/b@3"]\n')
+    assert read_settings(config, **NEEDED).pin == ("a", "other/b@3")
+    monkeypatch.setenv("BITSWITCH_PIN", '["c@prod"]')
+    assert read_settings(config, **NEEDED).pin == ("c@prod",)
+    assert read_settings(config, **NEEDED, pin=["d"]).pin == ("d",)
+    monkeypatch.setenv("BITSWITCH_PIN", "c@prod")
+    with pytest.raises(SettingsError, match=r'"pin".*JSON, such as \["a", "b"\]'):
+        read_settings(**NEEDED)
+
+
 def test_the_key_is_not_shown():
     settings = read_settings(**NEEDED, api_key="very-secret")
     assert "very-secret" not in repr(settings)

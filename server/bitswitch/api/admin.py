@@ -49,6 +49,7 @@ class StateResponse(Outgoing):
     running: int
     mix: list[WeightedDigest]
     resident: dict[str, int]
+    pinned: list[str]
     transitions: int
     steps: dict[str, int]
     journal_bytes: int
@@ -84,6 +85,7 @@ def state(house: House, who: Who) -> StateResponse:
         running=now.running,
         mix=[WeightedDigest(digest=digest, weight=weight) for digest, weight in now.mix],
         resident=dict(now.resident),
+        pinned=list(now.pinned),
         transitions=now.transitions,
         steps=dict(now.steps),
         journal_bytes=now.journal_bytes,

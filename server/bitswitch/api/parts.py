@@ -61,6 +61,10 @@ class State(Protocol):
         """Bytes of each switch in memory, by digest."""
 
     @property
+    def pinned(self) -> tuple[str, ...]:
+        """Digests of the switches that stay in memory."""
+
+    @property
     def transitions(self) -> int:
         """Since the start."""
 

@@ -1,4 +1,4 @@
-"""Switches come and go while the server serves: upload, list, get, download, delete, aliases."""
+"""Switches come and go while the server serves: upload, list, get, download, delete, aliases, pins."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import FileResponse
 
 from bitswitch.api.door import Guarded, Publishing
-from bitswitch.api.parts import House, Who, actor_of, permit_of
+from bitswitch.api.parts import House, Parts, Who, actor_of, permit_of
 from bitswitch.api.upload import FIELDS, read_form
 from bitswitch.api.wire import AliasRequest, DeletedResponse, SwitchesResponse, SwitchOut
 from bitswitch.model_ref import Term
 from bitswitch.selection import find
+from bitswitch_store.store import Entry
 
 reading = APIRouter(route_class=Guarded, prefix="/v1/switches", tags=["switches"])
 changing = APIRouter(route_class=Publishing, prefix="/v1/switches", tags=["switches"])
@@ -56,19 +57,23 @@ async def publish(request: Request, house: House, who: Who) -> SwitchOut:
             room=permit_of(request).limits.room,
             by=actor_of(request),
         )
-    return SwitchOut.of(entry)
+    return _out(house, entry)
+
+
+def _out(house: Parts, entry: Entry) -> SwitchOut:
+    return SwitchOut.of(entry, pinned=house.publisher.pinned(entry))
 
 
 @reading.get("", summary="List switches")
 def switches(house: House, who: Who) -> SwitchesResponse:
     """All versions of your own switches and of those that are shared with you."""
-    return SwitchesResponse(data=[SwitchOut.of(entry) for entry in house.store.visible(who.tenant)])
+    return SwitchesResponse(data=[_out(house, entry) for entry in house.store.visible(who.tenant)])
 
 
 @reading.get("/{name}", summary="Get one switch")
 def switch(name: Name, house: House, who: Who, version: Which = None, tenant: Owner = None) -> SwitchOut:
     """One version of a switch."""
-    return SwitchOut.of(find(house.store, who.tenant, Term(name, tenant, version)))
+    return _out(house, find(house.store, who.tenant, Term(name, tenant, version)))
 
 
 @reading.get("/{name}/file", summary="Download a switch", response_class=FileResponse)
@@ -90,7 +95,7 @@ def delete(
     """Delete one version, or all. Refused with 409 while an alias points there."""
     find(house.store, who.tenant, Term(name, selector=None if version is None else str(version)))
     gone = house.publisher.withdraw(who.tenant, name, version, force=force, by=actor_of(request))
-    return DeletedResponse(data=[SwitchOut.of(entry) for entry in gone])
+    return DeletedResponse(data=[_out(house, entry) for entry in gone])
 
 
 @changing.put("/{name}/aliases/{alias}", summary="Point an alias to a version")
@@ -99,7 +104,7 @@ def set_alias(
 ) -> SwitchOut:
     """`name@alias` means this version from now on, wherever it pointed before."""
     find(house.store, who.tenant, Term(name, selector=str(body.version)))
-    return SwitchOut.of(house.store.set_alias(who.tenant, name, alias, body.version, by=actor_of(request)))
+    return _out(house, house.store.set_alias(who.tenant, name, alias, body.version, by=actor_of(request)))
 
 
 @changing.delete("/{name}/aliases/{alias}", summary="Take an alias away")
@@ -107,4 +112,24 @@ def delete_alias(name: Name, alias: Name, request: Request, house: House, who: W
     """`name@alias` means nothing from now on; the version stays."""
     entry = find(house.store, who.tenant, Term(name, selector=alias))
     house.store.delete_alias(who.tenant, name, alias, by=actor_of(request))
-    return SwitchOut.of(find(house.store, who.tenant, Term(name, selector=str(entry.version))))
+    return _out(house, find(house.store, who.tenant, Term(name, selector=str(entry.version))))
+
+
+@changing.put("/{name}/pin", summary="Keep a switch in memory")
+def pin(name: Name, house: House, who: Who, version: Which = None) -> SwitchOut:
+    """Make it ready, and keep it so until it is unpinned or deleted, or the server ends; answers once it is.
+
+    A pin is of these bytes: it does not pass to a version published later. Refused with 409 where all that
+    is pinned would not fit into the memory for ready switches.
+    """
+    entry = find(house.store, who.tenant, Term(name, selector=version), base=house.base_identity.digest)
+    house.publisher.pin(entry)
+    return _out(house, entry)
+
+
+@changing.delete("/{name}/pin", summary="Let a switch leave memory")
+def unpin(name: Name, house: House, who: Who, version: Which = None) -> SwitchOut:
+    """It goes when memory is short and nobody uses it. One that is not pinned is no error."""
+    entry = find(house.store, who.tenant, Term(name, selector=version))
+    house.publisher.unpin(entry)
+    return _out(house, entry)

@@ -162,6 +162,10 @@ def serve(
     ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of the model [default: all].")] = None,
     queue_limit: Annotated[int | None, typer.Option(help="Requests that may wait [default: 1024].")] = None,
+    pin: Annotated[
+        list[str] | None,
+        typer.Option(help="A switch kept ready in memory from the start; may be repeated."),
+    ] = None,
     log_level: Annotated[
         str | None, typer.Option(help="debug, info, warning or error [default: info].")
     ] = None,
@@ -187,6 +191,7 @@ def serve(
         "dtype": dtype,
         "threads": threads,
         "queue_limit": queue_limit,
+        "pin": pin or None,
         "log_level": log_level,
         "log_json": log_json,
     }

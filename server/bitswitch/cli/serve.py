@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
@@ -23,20 +22,25 @@ from bitswitch.base.model import Base
 from bitswitch.cli.listen import Listener
 from bitswitch.collector import Collector
 from bitswitch.engine.engine import Engine
+from bitswitch.errors import BitswitchError, InvalidModelError
+from bitswitch.memory import give_back
+from bitswitch.model_ref import parse
 from bitswitch.observe.logs import configure
 from bitswitch.observe.metrics import Metrics
 from bitswitch.publish import Publisher
 from bitswitch.router.auto import AutoSwitch
-from bitswitch.settings import Settings
+from bitswitch.selection import find
+from bitswitch.settings import Settings, SettingsError
 from bitswitch.tenants import limit_table
-from bitswitch.tenants.caller import check_exposure
+from bitswitch.tenants.caller import DEFAULT_TENANT, check_exposure
 from bitswitch.tenants.key import read_secret
 from bitswitch.tenants.key_ring import KeyRing
 from bitswitch.tenants.keys import Keys
 from bitswitch.tenants.limits import Limits, Quotas
 from bitswitch.tenants.rounds import Rounds
 from bitswitch.tenants.usage import Ledger
-from bitswitch_store.store import Store
+from bitswitch_store.store import Entry, Store, StoreError
+from bitswitch_store.switch import SwitchError
 
 NOT_STARTED = 3
 """The exit status that uvicorn has for it."""
@@ -124,6 +128,27 @@ class House:
             rounds=Rounds(keys.refresh, quotas.refresh, ledger.flush),
         )
 
+    def pin(self, names: Iterable[str]) -> None:
+        """Make these switches ready and keep them so; before the start, so that ready means that they are.
+
+        Raises:
+            SettingsError: there is no such switch, it cannot be served, or they do not fit into memory.
+        """
+        for name in names:
+            try:
+                self.publisher.pin(self._named(name))
+            except (BitswitchError, StoreError, SwitchError) as error:
+                raise SettingsError(f"pin: {name!r} cannot be kept ready: {error}") from error
+
+    def _named(self, name: str) -> Entry:
+        """The stored switch that the operator means: anybody's, shared or not."""
+        terms = parse(name).terms
+        if len(terms) != 1 or "*" in name:
+            raise InvalidModelError("it is not one switch; give name, tenant/name or name@version")
+        (term,) = terms
+        own = replace(term, tenant=None)
+        return find(self.store, term.tenant or DEFAULT_TENANT, own, base=self.base.identity.digest)
+
     def app(self, settings: Settings) -> FastAPI:
         """The HTTP surface; the parts start and stop with it."""
 
@@ -164,7 +189,7 @@ class House:
         # collection would walk again, in the middle of requests.
         gc.collect()
         gc.freeze()
-        _give_memory_back()
+        give_back()
         _log.info(
             "ready", base=self.base.identity.digest, routed=routed, parameters=len(self.base.parameters)
         )
@@ -184,24 +209,15 @@ def _keys(settings: Settings, store: Store) -> Keys:
     return Keys(one, ring=KeyRing(store.database, secret), secret=secret)
 
 
-def _give_memory_back() -> None:
-    """Let the system have the pages that the start used and freed: 17 MB of 58, with 1,000 query sets.
-
-    glibc keeps them, between what is still in use; other C libraries have no such call.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-
-
 def run(settings: Settings) -> None:
     """Serve until told to stop.
 
     Raises:
-        ValueError: as `House.build`.
+        ValueError: as `House.build` and `House.pin`.
     """
     configure(settings.log_level, json=settings.log_json)
     house = House.build(settings)
+    house.pin(settings.pin)
     listener = Listener(
         house.app(settings),
         house.engine,

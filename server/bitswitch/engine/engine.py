@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from functools import partial
 
 from bitswitch.base.heads import Heads
@@ -113,7 +113,7 @@ class Engine:
         """
         self._require_running()
         needed = request.mix.digests if request.head is None else {*request.mix.digests, request.head}
-        hold = self._residency.hold(needed)
+        hold = self._residency.hold(needed, request.tenant)
         job = Job(request)
         if hold.prepared.done() and hold.prepared.exception() is None:
             job.switches = hold.prepared.result()
@@ -152,6 +152,26 @@ class Engine:
         self._require_running()
         return self._loop.verdict().result()
 
+    def pin(self, digest: str, *, tenant: str) -> None:
+        """Keep a switch in memory until `unpin` or `forget`; returns once it is ready. Before `start` too.
+
+        Args:
+            tenant: at whose turn it is built.
+
+        Raises:
+            ConflictError: what is pinned would not fit into the memory for ready switches.
+            UnavailableError: the engine has stopped.
+            Exception: what ``fetch`` raised.
+        """
+        try:
+            self._residency.pin(digest, tenant)
+        except CancelledError as error:
+            raise UnavailableError("The engine has stopped; try again shortly.", retry_after=1.0) from error
+
+    def unpin(self, digest: str) -> None:
+        """Let a switch go again when memory is short; one that is not pinned is no error."""
+        self._residency.unpin(digest)
+
     def forget(self, digest: str) -> None:
         """Free the memory of a switch that is not served any more."""
         self._residency.forget(digest)
@@ -164,6 +184,7 @@ class Engine:
             running=self._runner.running,
             mix=swap.mix,
             resident=self._residency.sizes(),
+            pinned=self._residency.pins(),
             transitions=swap.transitions,
             steps=dict(self._runner.steps),
             journal_bytes=swap.journal_bytes,

@@ -47,6 +47,7 @@ class EngineState:
         waiting, running: requests.
         mix: what the weights are set to.
         resident: bytes of each switch in memory, by digest.
+        pinned: digests of the switches that stay in memory, sorted.
         steps: how many there have been, by what was done: ``stay`` at the weights as they were, ``switch`` to
             another mix first, or ``overlay`` many mixes over the base.
         journal_bytes: base values saved at present.
@@ -60,6 +61,7 @@ class EngineState:
     running: int
     mix: Mix
     resident: Mapping[str, int]
+    pinned: tuple[str, ...]
     transitions: int
     steps: Mapping[str, int]
     journal_bytes: int

@@ -45,6 +45,8 @@ CHANGING = {
     "DELETE /v1/switches/{name}/aliases/{alias}": {},
     "GET /v1/switches/{name}/sharing": {},
     "PUT /v1/switches/{name}/sharing": {"json": {"public": False, "tenants": ["zeta"]}},
+    "PUT /v1/switches/{name}/pin": {},
+    "DELETE /v1/switches/{name}/pin": {},
     "DELETE /v1/switches/{name}": {"params": {"force": "true"}},
 }
 OF_NO_SWITCH = {

@@ -300,3 +300,39 @@ def test_a_switch_of_another_base_is_kept_and_not_served(gated, gate, tmp_path, 
         kept = [(entry["name"], entry["version"]) for entry in http.get("/v1/switches").json()["data"]]
         assert {("other", 1), ("topic", 2)} <= set(kept)
         assert http.delete("/v1/switches/other").status_code == 200
+
+
+def test_what_is_pinned_is_ready_and_stays_until_it_is_unpinned_or_deleted(http, published, switch_files):
+    first = published(labelled(switch_files["topic"], ("x", "y", "z")), "held")
+    state = http.get("/v1/admin/state").json()
+    assert first["digest"] not in state["resident"]
+    assert (first["pinned"], first["digest"] in state["pinned"]) == (False, False)
+    answer = http.put("/v1/switches/held/pin")
+    assert (answer.status_code, answer.json()) == (200, {**first, "pinned": True})
+    state = http.get("/v1/admin/state").json()
+    assert first["digest"] in state["resident"]
+    assert first["digest"] in state["pinned"]
+
+    second = published(labelled(switch_files["topic"], ("u", "v", "w")), "held")
+    assert second["pinned"] is False
+    assert http.get("/v1/switches/held?version=1").json()["pinned"] is True
+    http.put("/v1/switches/held/aliases/prod", json={"version": 2})
+    assert http.put("/v1/switches/held/pin?version=prod").json()["pinned"] is True
+    for _ in range(2):
+        assert http.delete("/v1/switches/held/pin?version=1").json() == first
+    assert http.get("/v1/admin/state").json()["pinned"] == [second["digest"]]
+    gone = http.delete("/v1/switches/held?force=true").json()["data"]
+    assert [one["pinned"] for one in gone] == [False, False]
+    assert http.get("/v1/admin/state").json()["pinned"] == []
+
+
+def test_a_pin_of_nothing_is_not_found_and_one_too_many_a_conflict(http, house, monkeypatch):
+    for method in ("PUT", "DELETE"):
+        answer = http.request(method, "/v1/switches/nothing/pin")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+    monkeypatch.setattr(house.engine._residency, "_budget", 100)
+    answer = http.put("/v1/switches/topic/pin")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "conflict")
+    assert "of the 100 bytes for ready switches" in answer.json()["error"]["message"]
+    assert answer.headers["x-should-retry"] == "false"
+    assert http.get("/v1/switches/topic").json()["pinned"] is False

@@ -11,8 +11,10 @@ from contextlib import contextmanager
 
 import pytest
 
+from bitswitch.cli import serve
+from bitswitch.settings import SettingsError, read_settings
 from bitswitch_client import Client, ClientError
-from running import make_switches
+from running import House, make_switches
 
 
 @pytest.fixture(scope="module")
@@ -21,12 +23,12 @@ def switches(tiny_base, tmp_path_factory):
 
 
 @contextmanager
-def serving(base, store, **settings):
+def serving(base, store, *options, **settings):
     """A server's process and a client of it, ready; killed if it still runs at the end."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "bitswitch.cli", "serve", "--base", base, "--store", store]
-    command += ["--port", port, "--log-json"]
+    command += ["--port", port, "--log-json", *options]
     environment = {
         **os.environ,
         **{f"BITSWITCH_{name.upper()}": str(value) for name, value in settings.items()},
@@ -82,6 +84,45 @@ def test_a_server_s_life(tiny_base, switches, tmp_path):
         for one, other in zip(before.data, client.classify("topic", texts).data, strict=True):
             assert one.probs == pytest.approx(other.probs, abs=1e-6)
         assert client.classify("auto", "my card was charged twice please refund").data[0].mix
+
+
+@pytest.fixture(scope="module")
+def stored(tiny_base, switches, tmp_path_factory):
+    """A store with a switch of ours and one of another tenant."""
+    folder = tmp_path_factory.mktemp("stored")
+    house = House.build(tiny_base, folder)
+    for tenant, task in (("default", "topic"), ("other", "polarity")):
+        house.publisher.publish(switches[task].read_bytes(), tenant=tenant, name=task, public=False)
+    house.store.close()
+    return folder
+
+
+def test_what_shall_be_pinned_is_ready_with_the_server(tiny_base, stored):
+    with serving(tiny_base, stored, "--pin", "topic", "--pin", "other/polarity@1") as (_, client, _):
+        state = client.state()
+        assert len(state.pinned) == 2
+        assert set(state.resident) == set(state.pinned)
+        assert client.switch("topic").pinned
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("nothing", "'nothing' does not exist"),
+        ("topic@7", "'topic@7' does not exist"),
+        ("topic*0.5", "not one switch"),
+        ("topic+topic", "not one switch"),
+        ("auto", "not one switch"),
+        ("No Name", "is no name"),
+        ("topic", "of the 1000 bytes"),
+    ],
+)
+def test_a_pin_that_cannot_be_had_stops_the_start(tiny_base, stored, name, told):
+    house = serve.House.build(read_settings(base=tiny_base, store=stored, resident_bytes=1000))
+    with pytest.raises(SettingsError, match=r"^pin: ") as caught:
+        house.pin([name])
+    assert told in str(caught.value)
+    house.store.close()
 
 
 def test_requests_under_way_are_answered_at_the_end(tiny_base, switches, tmp_path):
