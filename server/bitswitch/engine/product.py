@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit, prange
 
 from bitswitch.engine.arena import BLOCK
+from bitswitch.engine.knobs import knob
 from bitswitch.engine.lanes import GROUP, LANES, add_row_16, add_row_32, add_row_64, pack, prefetch, unpack
 from bitswitch.engine.reading import block_of, first_slot, knobs_of, offsets_of
 
@@ -86,14 +87,14 @@ def _multiply(
         row = max(low, start // inputs)
         while position < count:
             shift = row * inputs - start
-            knob = knobs[row if per_row else 0]
+            step = knob(knobs, row if per_row else 0)
             there = target + (row - low) * width * 4
             if width == 16:
-                position = add_row_16(source, shift, address, position, count, shift + inputs, knob, there)
+                position = add_row_16(source, shift, address, position, count, shift + inputs, step, there)
             elif width == 32:
-                position = add_row_32(source, shift, address, position, count, shift + inputs, knob, there)
+                position = add_row_32(source, shift, address, position, count, shift + inputs, step, there)
             else:
-                position = add_row_64(source, shift, address, position, count, shift + inputs, knob, there)
+                position = add_row_64(source, shift, address, position, count, shift + inputs, step, there)
             row += 1
 
 
