@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 _FADING = 0.98
 """What an observation still weighs when the next one comes: some fifty of them count."""
 
+_HELD_UP = 2.0
+"""How many times what was expected an observation counts for at most."""
+
 _LEAST = 1e-6
 """Seconds; what takes less is told apart no further."""
 
@@ -22,9 +25,9 @@ class Line:
     """``seconds = fixed + slope · size`` by least squares of the relative errors, the latest observations
     counting most.
 
-    What is slower than expected weighs less: a pass that was held up says little. How the guess divides a
-    cost into its two parts is never quite given up, only its height is: sizes all alike could not tell
-    the two apart, and a machine that is busy gets slower in both.
+    What is slower than expected weighs less, for work that was held up says little of what it costs. How the
+    guess divides a cost into its two parts is never quite given up, only its height is: sizes all alike
+    could not tell the two apart, and a machine that is busy gets slower in both.
 
     Args:
         fixed: a first guess, in seconds.
@@ -49,8 +52,10 @@ class Line:
 
     def observe(self, size: float, seconds: float) -> None:
         """Work of this size took so long."""
-        least = max(seconds, self(size), _LEAST)
-        new = _moments(size / self._unit, seconds, 1 / least**2)
+        x = size / self._unit
+        expected = self(size)
+        seconds = min(seconds, _HELD_UP * max(expected, self._guess[0] + self._guess[1] * x))
+        new = _moments(x, seconds, 1 / max(seconds, expected, _LEAST) ** 2)
         self._seen = [_FADING * old + one for old, one in zip(self._seen, new, strict=True)]
         n, x, y, xx, xy = (a + b for a, b in zip(self._seen, self._believed(), strict=True))
         slope = (n * xy - x * y) / (n * xx - x * x)
@@ -62,7 +67,8 @@ class Line:
         """The guess as two observations, at the height that was seen."""
         n, x, y, xx, xy = self._seen
         fixed, slope = self._guess
-        height = (fixed * y + slope * xy) / (fixed * fixed * n + 2 * fixed * slope * x + slope * slope * xx)
+        square = fixed * fixed * n + 2 * fixed * slope * x + slope * slope * xx
+        height = (fixed * y + slope * xy) / square if square else 1.0
         low, high = height * fixed, height * (fixed + slope)
         weight = _BELIEF / 2 / max(high, _LEAST) ** 2
         ends = (_moments(0.0, low, weight), _moments(1.0, high, weight))

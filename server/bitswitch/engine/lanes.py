@@ -119,9 +119,8 @@ class _Row:
         offsets = builder.zext(_load(builder, address, ir.VectorType(ir.IntType(16), GROUP)), _GROUP)
         places = builder.and_(offsets, _all(BLOCK - 1))
         left = builder.trunc(builder.sub(self.count, position), ir.IntType(32))
-        there = builder.icmp_signed(
-            "<", ir.Constant(_GROUP, list(range(GROUP))), _spread(builder, left, _GROUP)
-        )
+        number = ir.Constant(_GROUP, list(range(GROUP)))
+        there = builder.icmp_signed("<", number, _spread(builder, left, _GROUP))
         limit = builder.trunc(self.limit, ir.IntType(32))
         here = builder.and_(there, builder.icmp_signed("<", places, _spread(builder, limit, _GROUP)))
         shift = builder.trunc(self.shift, ir.IntType(32))
@@ -179,7 +178,7 @@ add_row_16, add_row_32, add_row_64 = _add_row(1), _add_row(2), _add_row(4)
 
 @intrinsic
 def prefetch(context: Any, address: Any, size: Any) -> Any:
-    """Bring ``size`` bytes into the cache, in order: read at random, they come slowly from further away."""
+    """Bring ``size`` bytes into the cache, in order: read at random, they would come one by one."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         address, size = arguments
@@ -236,16 +235,27 @@ def pack(context: Any, matrix: Any, row_bytes: Any, places: Any, tile: Any, tile
 
 @intrinsic
 def unpack(
-    context: Any, tile: Any, tile_bytes: Any, scales: Any, matrix: Any, row_bytes: Any, places: Any
+    context: Any,
+    tile: Any,
+    tile_bytes: Any,
+    moves: Any,
+    scales: Any,
+    matrix: Any,
+    row_bytes: Any,
+    places: Any,
 ) -> Any:
-    """The way back: add 16 lines of a tile, transposed, to 16 columns of 16 rows, times the row's scale."""
+    """The way back: add 16 lines of a tile, transposed, to 16 columns of 16 rows, times the row's scale.
+
+    The 16 floats at ``moves`` are added to the lines before, one to each.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        tile, tile_bytes, scales, matrix, row_bytes, places = arguments
-        lines = [
-            _load(builder, builder.add(tile, builder.mul(tile_bytes, _word(j))), _VECTOR)
-            for j in range(LANES)
-        ]
+        tile, tile_bytes, moves, scales, matrix, row_bytes, places = arguments
+        lines = []
+        for j in range(LANES):
+            move = _load(builder, builder.add(moves, _word(j * _BYTES)), _FLOAT)
+            line = _load(builder, builder.add(tile, builder.mul(tile_bytes, _word(j))), _VECTOR)
+            lines.append(builder.fadd(line, _spread(builder, move)))
         for i, row in enumerate(_transpose(builder, lines)):
             address = _line(builder, matrix, places, i, row_bytes)
             scale = _spread(builder, _load(builder, builder.add(scales, _word(i * _BYTES)), _FLOAT))
@@ -254,4 +264,4 @@ def unpack(
         return context.get_dummy_value()
 
     whole = types.int64
-    return types.void(whole, whole, whole, whole, whole, whole), generate
+    return types.void(whole, whole, whole, whole, whole, whole, whole), generate

@@ -99,8 +99,10 @@ def _multiply(
 
 
 @njit(cache=True, nogil=True)
-def _scatter(y: Any, low: int, high: int, total: Any, places: Any, scales: Any) -> None:
-    """Add ``total`` (high - low, lanes), transposed and scaled, to columns ``low:high`` of rows of ``y``."""
+def _scatter(y: Any, low: int, high: int, total: Any, moves: Any, places: Any, scales: Any) -> None:
+    """Add ``total`` (high - low, lanes) and ``moves`` (high - low,), transposed and scaled, to columns
+    ``low:high`` of rows of ``y``.
+    """
     width, outputs = len(places), y.shape[1]
     source, target = np.int64(total.ctypes.data), np.int64(y.ctypes.data)
     whole = high - (high - low) % LANES
@@ -108,10 +110,11 @@ def _scatter(y: Any, low: int, high: int, total: Any, places: Any, scales: Any) 
         lanes, factors = np.int64(places[v:].ctypes.data), np.int64(scales[v:].ctypes.data)
         for o in range(low, whole, LANES):
             there = source + ((o - low) * width + v) * 4
-            unpack(there, width * 4, factors, target + o * 4, outputs * 4, lanes)
+            moved = np.int64(moves[o - low :].ctypes.data)
+            unpack(there, width * 4, moved, factors, target + o * 4, outputs * 4, lanes)
         for o in range(whole, high):
             for t in range(v, v + LANES):
-                y[places[t], o] += scales[t] * total[(o - low) * width + t]
+                y[places[t], o] += scales[t] * (total[(o - low) * width + t] + moves[o - low])
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -148,15 +151,15 @@ def add_linear(
     pieces = min(threads, -(-outputs // LANES))
     for piece in prange(pieces):
         low, high = _share(outputs, piece, pieces), _share(outputs, piece + 1, pieces)
+        nothing = np.zeros(high - low, np.float32)
         sums = np.empty((high - low) * WIDEST, np.float32)
         room = np.empty(BLOCK + GROUP, np.uint16)
         for n in range(len(starts)):
             start, width, s = starts[n], widths[n], switches[n]
             total = sums[: (high - low) * width]
-            for o in range(high - low):
-                moved = vectors[s, bias + low + o] if bias >= 0 else _NOTHING
-                for t in range(o * width, (o + 1) * width):
-                    total[t] = moved
+            total[:] = _NOTHING
+            moves = vectors[s, bias + low : bias + high] if bias >= 0 else nothing
             tile = tiles[start * inputs : (start + width) * inputs]
             _multiply(total, low, high, tile, inputs, table[s], tensor, first_block, room)
-            _scatter(y, low, high, total, places[start : start + width], scales[start : start + width])
+            lanes = slice(start, start + width)
+            _scatter(y, low, high, total, moves, places[lanes], scales[lanes])

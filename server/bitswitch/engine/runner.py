@@ -176,7 +176,8 @@ class Runner:
         if taken < self._costs.forward(size):  # a plain pass would have taken no longer than this one
             self._costs.forward.observe(size, taken)
         work = sum(job.active * row.length for row, job in zip(rows, owners, strict=True))
-        self._costs.overlay.observe(work, max(taken - self._costs.forward(size), 0.0))
+        if work:
+            self._costs.overlay.observe(work, max(taken - self._costs.forward(size), 0.0))
         return hidden
 
     def _give(self, job: Job, answer: Answer, timing: Timing) -> None:
