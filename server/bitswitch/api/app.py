@@ -129,6 +129,7 @@ def create_app(
         *(module.router for module in modules),
         switches.reading,
         switches.changing,
+        switches.pinning,
         records.used,
         records.changed,
     ):

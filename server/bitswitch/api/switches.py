@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import FileResponse
 
-from bitswitch.api.door import Guarded, Publishing
+from bitswitch.api.door import Guarded, Operating, Publishing
 from bitswitch.api.parts import House, Parts, Who, actor_of, permit_of
 from bitswitch.api.upload import FIELDS, read_form
 from bitswitch.api.wire import AliasRequest, DeletedResponse, SwitchesResponse, SwitchOut
@@ -18,6 +18,8 @@ from bitswitch_store.store import Entry
 
 reading = APIRouter(route_class=Guarded, prefix="/v1/switches", tags=["switches"])
 changing = APIRouter(route_class=Publishing, prefix="/v1/switches", tags=["switches"])
+# What is pinned takes from the memory that all tenants share.
+pinning = APIRouter(route_class=Operating, prefix="/v1/switches", tags=["switches"])
 
 Name = Annotated[str, Path(max_length=64, description="The switch's name.", examples=["trec6"])]
 Owner = Annotated[str | None, Query(max_length=64, description="Another tenant who shares it.")]
@@ -115,7 +117,7 @@ def delete_alias(name: Name, alias: Name, request: Request, house: House, who: W
     return _out(house, find(house.store, who.tenant, Term(name, selector=str(entry.version))))
 
 
-@changing.put("/{name}/pin", summary="Keep a switch in memory")
+@pinning.put("/{name}/pin", summary="Keep a switch in memory")
 def pin(name: Name, house: House, who: Who, version: Which = None) -> SwitchOut:
     """Make it ready, and keep it so until it is unpinned or deleted, or the server ends; answers once it is.
 
@@ -127,7 +129,7 @@ def pin(name: Name, house: House, who: Who, version: Which = None) -> SwitchOut:
     return _out(house, entry)
 
 
-@changing.delete("/{name}/pin", summary="Let a switch leave memory")
+@pinning.delete("/{name}/pin", summary="Let a switch leave memory")
 def unpin(name: Name, house: House, who: Who, version: Which = None) -> SwitchOut:
     """It goes when memory is short and nobody uses it. One that is not pinned is no error."""
     entry = find(house.store, who.tenant, Term(name, selector=version))

@@ -45,9 +45,11 @@ CHANGING = {
     "DELETE /v1/switches/{name}/aliases/{alias}": {},
     "GET /v1/switches/{name}/sharing": {},
     "PUT /v1/switches/{name}/sharing": {"json": {"public": False, "tenants": ["zeta"]}},
+    "DELETE /v1/switches/{name}": {"params": {"force": "true"}},
+}
+OPERATING = {
     "PUT /v1/switches/{name}/pin": {},
     "DELETE /v1/switches/{name}/pin": {},
-    "DELETE /v1/switches/{name}": {"params": {"force": "true"}},
 }
 OF_NO_SWITCH = {
     "POST /v1/route": Role.CALLER,
@@ -65,6 +67,7 @@ OF_NO_SWITCH = {
 ROLES = {
     **dict.fromkeys(READING, Role.CALLER),
     **dict.fromkeys(CHANGING, Role.PUBLISHER),
+    **dict.fromkeys(OPERATING, Role.ADMIN),
     **OF_NO_SWITCH,
 }
 
@@ -80,7 +83,7 @@ def call(estate: Estate, route: str, kind: str, role: Role) -> httpx.Response:
     own = estate.house.store.find("acme", "own")
     version = own.version if kind == "own" and own else 1
     method, path = route.split(" ")
-    more = filled(READING.get(route, CHANGING.get(route)), kind, version)
+    more = filled((READING | CHANGING | OPERATING)[route], kind, version)
     return estate.ask(method, filled(path, kind, version), role, **more)
 
 
@@ -110,12 +113,12 @@ def test_what_names_a_switch_answers_for_those_one_may_see(estate, route, role):
 
 
 @pytest.mark.parametrize("role", Role)
-@pytest.mark.parametrize("route", CHANGING)
-def test_what_changes_a_switch_takes_a_publisher_and_knows_ones_own_alone(estate, route, role):
+@pytest.mark.parametrize("route", CHANGING | OPERATING)
+def test_what_changes_a_switch_takes_its_role_and_knows_ones_own_alone(estate, route, role):
     estate.renew()
     before = estate.ask("GET", "/v1/switches", Role.CALLER, "zeta").json()
     answers = {kind: call(estate, route, kind, role) for kind in KINDS}
-    reached = role.reaches(Role.PUBLISHER)
+    reached = role.reaches(ROLES[route])
     assert {kind: answers[kind].status_code for kind in KINDS} == {
         kind: (200 if kind == "own" else 404) if reached else 403 for kind in KINDS
     }
