@@ -86,7 +86,8 @@ class Loop:
             return Condition.STOPPED if isinstance(self.ended, UnavailableError) else Condition.FAILED
         if not self._started.is_set():
             return Condition.STARTING
-        mending = self._recovery.cause is not None or self._runner.swap.torn
+        # Not `Swap.torn`: from outside of the thread, weights on their way look like weights left halfway.
+        mending = self._recovery.cause is not None or self._runner.torn
         return Condition.MENDING if mending else Condition.READY
 
     @property

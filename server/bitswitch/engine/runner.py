@@ -49,6 +49,8 @@ class Runner:
         swap: the weights' one writer.
         running: requests that are being answered.
         steps: how many there have been; see `EngineState`.
+        torn: whether a step left the weights neither at the base nor at a mix; from before its callers hear
+            of it until they are loaded anew.
     """
 
     def __init__(self, base: Base, arena: Arena, *, batch_tokens: int, batch_rows: int) -> None:
@@ -60,6 +62,7 @@ class Runner:
         self._overlay = Overlay(base, arena)
         self._scheduler = Scheduler(self._costs, batch_tokens=batch_tokens, batch_rows=batch_rows)
         self.swap = Swap(arena)
+        self.torn = False
         self.running = 0
         self.steps = dict.fromkeys(("stay", "switch", "overlay"), 0)
 
@@ -101,13 +104,13 @@ class Runner:
                     self._give(jobs[number], answer, Timing(queue=waited, swap=swapped, forward=forward))
                     self.running -= 1
         except Exception as error:
-            torn = self.swap.torn or bool(self.swap.mix)
-            told = _told(error, torn=torn)
+            self.torn = self.swap.torn or bool(self.swap.mix)
+            told = _told(error, torn=self.torn)
             if not isinstance(error, BitswitchError):
                 _log.exception("a step of %d requests failed", len(jobs))
             for job in jobs:
                 job.fail(told)
-            if torn:
+            if self.torn:
                 raise TornError(f"{type(error).__name__}: {error}") from error
             return False  # the thread lives on for everybody else
         finally:
@@ -141,6 +144,7 @@ class Runner:
                 f" ({', '.join(verdict.differing[:5])}); put the checkpoint back,"
                 " or start anew to serve what it holds now"
             )
+        self.torn = False
         return time.perf_counter() - started
 
     def _compare(self) -> Verdict:

@@ -100,6 +100,20 @@ def test_memory_that_runs_out_halfway_brings_the_base_back_and_others_are_served
     assert is_right(engine)
 
 
+def test_a_transition_under_way_is_no_reason_not_to_be_ready(engine, monkeypatch):
+    kernel, seen = engine._runner.swap._kernel, []
+    transition = kernel.transition
+
+    def watched(planes, weights):
+        kernel.torn = True  # what another thread finds while the weights are on their way
+        seen.append(engine.state().condition)
+        transition(planes, weights)
+
+    monkeypatch.setattr(kernel, "transition", watched)
+    assert is_right(engine)
+    assert set(seen) == {Condition.READY}
+
+
 def test_another_error_halfway_is_counted_as_what_it_is(engine, monkeypatch):
     with monkeypatch.context() as patch:
         failing_halfway(patch, RuntimeError("an illegal memory access"))
