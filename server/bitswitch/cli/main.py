@@ -36,11 +36,24 @@ class RuleName(StrEnum):
 @app.command()
 def make(
     base: Annotated[Path, ExistingFolder],
-    finetuned: Annotated[Path, ExistingFolder],
     name: Annotated[
         str, typer.Option(help="The task's name; it is published under this unless told otherwise.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
+    finetuned: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Folder of a full fine-tune.")
+    ] = None,
+    lora: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Folder of a LoRA that PEFT saved, instead."),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="Names of the head's outputs in order, with commas between [default: the checkpoint's own;"
+            " of a LoRA those of a config.json beside it, else LABEL_0,LABEL_1 …]."
+        ),
+    ] = None,
     queries: Annotated[
         Path | None,
         typer.Option(
@@ -76,6 +89,8 @@ def make(
     """Make a switch file of a fine-tune."""
     from bitswitch.cli.make import Made, make_switch
 
+    if (finetuned is None) == (lora is None):
+        raise typer.BadParameter("give one of --finetuned (a full checkpoint) and --lora (PEFT's folder)")
     if rule is RuleName.PAPER and budget is not None:
         raise typer.BadParameter("--budget belongs to --rule budget; the paper's rule takes --alpha")
     if rule is RuleName.BUDGET and alpha is not None:
@@ -92,6 +107,8 @@ def make(
     made: Made = make_switch(
         base=base,
         finetuned=finetuned,
+        lora=lora,
+        labels=None if labels is None else [label.strip() for label in labels.split(",")],
         task=name,
         output=output,
         queries=queries,
