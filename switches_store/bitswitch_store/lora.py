@@ -23,6 +23,8 @@ WEIGHTS = "adapter_model.safetensors"
 _PICKLE = "adapter_model.bin"
 _PREFIX = "base_model.model."
 _FACTOR = re.compile(r"(.+)\.lora_(embedding_)?([AB])(?:\.weight)?")
+# With bias="all" the layer that modules_to_save has replaced comes along; nothing runs it.
+_REPLACED = ".original_module."
 # What PEFT puts between a wrapped layer and its own tensors.
 _WRAPPED = re.compile(r"\.(base_layer|modules_to_save)(?=\.)")
 
@@ -117,7 +119,7 @@ class Lora:
                 raise CheckpointError(
                     f"{folder}: {stored_name} is no part of plain LoRA, which has lora_A and lora_B alone"
                 )
-            else:
+            elif _REPLACED not in name:
                 dense[_WRAPPED.sub("", name)] = stored
         lone = sorted(layer for layer, pair in factors.items() if set(pair) != {"A", "B"})
         if lone:
