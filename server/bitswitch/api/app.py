@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI
 from fastapi.security import HTTPBearer
 
 from bitswitch.answer import Answers
-from bitswitch.api import admin, classify, embeddings, faults, health, models, oip, route, switches
+from bitswitch.api import admin, classify, embeddings, faults, health, models, oip, reference, route, switches
 from bitswitch.api.middleware import BodyLimit, Envelope, HangUp
 from bitswitch.api.parts import Parts, State, Verdict
 from bitswitch.api.wire import FaultResponse
@@ -72,7 +72,7 @@ def create_app(
         summary="Thousands of fine-tunes, one resident base model.",
         description=_DESCRIPTION,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
-        docs_url="/docs" if docs else None,
+        docs_url=None,
         openapi_url="/openapi.json" if docs else None,
         redoc_url=None,
         redirect_slashes=False,
@@ -92,6 +92,8 @@ def create_app(
         started=int(time.time()),
     )
     faults.install(app)
+    if docs:
+        reference.install(app)
     # For the documentation alone: who gets in is decided by `door.Guarded`, before a body is read.
     key = [Depends(HTTPBearer(auto_error=False))] if keys.needed else []
     app.include_router(health.router)
