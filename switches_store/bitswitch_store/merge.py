@@ -73,7 +73,7 @@ def merge(base: Checkpoint, lora: Lora, folder: Path, labels: Sequence[str] | No
         arrays = {name: ("F32", shape) for name, shape in shapes.items()}
         file.write(container.header({"format": "pt"}, arrays))
         for name in sorted(arrays):
-            file.write(np.ascontiguousarray(value(name)).data)
+            file.write(value(name).tobytes())
     return Checkpoint.open(folder)
 
 
