@@ -11,11 +11,29 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.report import write
-from benchmarks.setting import Setting, machine
-from bitswitch.cli.demo import demo_base
+from bitswitch.cli.threads import let_threads_sleep
 
-SUBJECTS = ("switching", "variants", "mixed", "serving", "bare", "fairness", "stored")
+let_threads_sleep()  # as the server does: before what follows loads torch
+
+from benchmarks.report import write  # noqa: E402
+from benchmarks.setting import Setting, machine  # noqa: E402
+from bitswitch.cli.demo import demo_base  # noqa: E402
+
+SUBJECTS = (
+    "switching",
+    "variants",
+    "mixed",
+    "serving",
+    "bare",
+    "fairness",
+    "stored",
+    "overload",
+    "soak",
+    "contract",
+    "fuzz",
+    "isolation",
+    "crash",
+)
 
 
 def main() -> None:
@@ -28,6 +46,7 @@ def main() -> None:
     parser.add_argument("--base", type=Path, help="the base model's folder; the demo's if not given")
     parser.add_argument("--switches", type=Path, default=Path("demo/switches"), help="real switch files")
     parser.add_argument("--out", type=Path, default=Path("docs/bench"), help="where pages and pictures go")
+    parser.add_argument("--minutes", type=float, default=20.0, help="how long the soak lasts")
     options = parser.parse_args()
     if unknown := set(options.subjects) - set(SUBJECTS):
         parser.error(f"unknown subject {', '.join(sorted(unknown))}; known are {', '.join(SUBJECTS)}")
@@ -40,6 +59,7 @@ def main() -> None:
                 switches=options.switches,
                 scratch=Path(scratch),
                 quick=options.quick,
+                minutes=options.minutes,
                 rivals=None if options.no_rivals else options.rivals.absolute(),
             )
             # Imported when its turn comes: some need what others do not.

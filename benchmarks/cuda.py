@@ -1,6 +1,7 @@
-"""What a transition costs on a CUDA GPU, beside a copy of the same weights within the GPU's memory.
+"""What a transition costs on a CUDA GPU, beside a copy of the same weights within the GPU's memory; and what
+a layer of a mixed batch does, see `cuda_mixed`.
 
-``python benchmarks/cuda.py``, on a machine that has one; elsewhere it says so and ends. Random bf16
+``python -m benchmarks.cuda``, on a machine that has one; elsewhere it says so and ends. Random bf16
 weights and random switches: a transition's cost depends on their number and density, not on their values.
 Medians over the rounds; the ratio is to the copy of all weights. After every density the weights must
 be the base's, bit for bit, or it stops.
@@ -18,6 +19,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from benchmarks import cuda_mixed
 from bitswitch.core import Mix
 from bitswitch.engine.arena import Arena
 from bitswitch.engine.planes import Planes
@@ -25,6 +27,8 @@ from bitswitch.engine.swap import Swap
 from bitswitch_store.switch import BaseIdentity, Rule, Switch, TensorSwitch
 
 DENSITIES = (0.015, 0.05, 0.1, 0.4)
+IN_A_ROW = 20
+"""Products between two waits for the device: a layer does not wait for one either."""
 SIDE = 8192
 """Rows and columns of each matrix: 67 million weights."""
 
@@ -108,9 +112,21 @@ def measure(billions: float, rounds: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--billions", type=float, nargs="+", default=[1, 7], help="weights of the base")
+    parser.add_argument("--side", type=int, default=4096, help="rows and columns of a mixed batch's layer")
     parser.add_argument("--rounds", type=int, default=20)
     given = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("There is no CUDA GPU here, so nothing can be measured.")
     for size in given.billions:
         measure(size, given.rounds)
+        torch.cuda.empty_cache()
+    for share in DENSITIES:
+        cuda_mixed.table(
+            given.side,
+            share,
+            device=torch.device("cuda"),
+            dtype=torch.bfloat16,
+            seconds=lambda run: (
+                seconds(lambda: [run() for _ in range(IN_A_ROW)], lambda: None, given.rounds) / IN_A_ROW
+            ),
+        )

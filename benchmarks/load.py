@@ -119,7 +119,7 @@ class _Client(asyncio.Protocol):
 async def _run(plan: Plan) -> Outcome:
     loop = asyncio.get_running_loop()
     failed: asyncio.Future[None] = loop.create_future()
-    requests = [[_request(plan, body) for body in bodies] for bodies in plan.bodies]
+    requests = [[request_bytes(plan.port, plan.path, body) for body in bodies] for bodies in plan.bodies]
     clients = [_Client(own, failed) for own in requests]
     for client in clients:
         await loop.create_connection(lambda client=client: client, "127.0.0.1", plan.port)
@@ -140,10 +140,11 @@ async def _run(plan: Plan) -> Outcome:
     )
 
 
-def _request(plan: Plan, body: str) -> bytes:
+def request_bytes(port: int, path: str, body: str) -> bytes:
+    """A whole POST request with a JSON body."""
     payload = body.encode()
     head = (
-        f"POST {plan.path} HTTP/1.1\r\nhost: 127.0.0.1:{plan.port}\r\n"
+        f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(payload)}\r\n\r\n"
     )
     return head.encode() + payload

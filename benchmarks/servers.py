@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
+from benchmarks.rivals.environment import OURS
 from bitswitch.cli.demo import free_port
 
 _START_SECONDS = 300
@@ -36,13 +37,28 @@ class Server:
         rollup = Path(f"/proc/{self._process.pid}/smaps_rollup").read_text()
         return 1024 * float(next(line.split()[1] for line in rollup.splitlines() if line.startswith("Pss:")))
 
+    def resident(self) -> float:
+        """Its resident set size in bytes (Linux): whatever else runs, it is this process's own affair."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return 1024 * float(
+            next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))
+        )
+
     def ask(self, path: str, body: object) -> dict[str, object]:
         """One answer, read."""
         request = Request(f"http://127.0.0.1:{self.port}{path}", json.dumps(body).encode())
         request.add_header("content-type", "application/json")
-        with urlopen(request, timeout=60) as answer:
-            told: dict[str, object] = json.load(answer)
-        return told
+        return _read(request)
+
+    def get(self, path: str) -> dict[str, object]:
+        """The same of a path that takes no body."""
+        return _read(Request(f"http://127.0.0.1:{self.port}{path}"))
+
+
+def _read(request: Request) -> dict[str, object]:
+    with urlopen(request, timeout=60) as answer:
+        told: dict[str, object] = json.load(answer)
+    return told
 
 
 @contextmanager
@@ -55,7 +71,7 @@ def bitswitch(base: Path, store: Path, **environment: str) -> Iterator[Server]:
     port = free_port(0)
     command = [sys.executable, "-m", "bitswitch.cli", "serve", "--base", str(base), "--store", str(store)]
     command += ["--port", str(port), "--log-level", "warning"]
-    with _running(command, port, "/v2/health/ready", environment) as server:
+    with _running(command, port, "/v2/health/ready", {**os.environ, **environment}) as server:
         yield server
 
 
@@ -67,15 +83,16 @@ def infinity(binaries: Path, base: Path) -> Iterator[Server]:
     command += ["--engine", "torch", "--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
     # Its warm-up runs 32 texts of 256 tokens, half a minute here; our load warms it up as well.
     command += ["--no-model-warmup", "--log-level", "error"]
-    quiet = {"PYTHONWARNINGS": "ignore", "INFINITY_ANONYMOUS_USAGE_STATS": "0"}
-    with _running(command, port, "/health", quiet) as server:
+    clean = {name: value for name, value in os.environ.items() if name not in OURS}
+    clean |= {"PYTHONWARNINGS": "ignore", "INFINITY_ANONYMOUS_USAGE_STATS": "0"}
+    with _running(command, port, "/health", clean) as server:
         yield server
 
 
 @contextmanager
 def _running(command: Sequence[str], port: int, health: str, environment: dict[str, str]) -> Iterator[Server]:
     started = time.perf_counter()
-    process = subprocess.Popen(command, env={**os.environ, **_QUIET, **environment})
+    process = subprocess.Popen(command, env={**environment, **_QUIET})
     try:
         _wait(process, f"http://127.0.0.1:{port}{health}")
         yield Server(process, port, time.perf_counter() - started)

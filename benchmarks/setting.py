@@ -28,6 +28,7 @@ class Setting:
         switches: folder of real switch files of this base; may be empty.
         scratch: an empty folder, gone afterwards.
         quick: whether it only has to run through; its numbers then mean nothing.
+        minutes: how long a soak lasts.
         rivals: folder of the rivals' environments; None leaves the rivals out.
     """
 
@@ -36,6 +37,7 @@ class Setting:
     scratch: Path
     quick: bool = False
     rivals: Path | None = None
+    minutes: float = 20.0
 
     def rounds(self, full: int) -> int:
         """How often each side runs."""

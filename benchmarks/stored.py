@@ -56,7 +56,7 @@ def fill(folder: Path, base: Base, count: int, *, queries: bool) -> None:
     store = Store(folder, base=base.identity)
     chance = np.random.default_rng(0)
     for number in range(count):
-        switch = _small(base, number)
+        switch = small_switch(base, number)
         if queries:
             vectors = chance.normal(size=(QUERIES, dim(base))).astype(np.float16)
             switch = replace(switch, queries=QuerySet(vectors, recipe(base)))
@@ -64,7 +64,7 @@ def fill(folder: Path, base: Base, count: int, *, queries: bool) -> None:
     store.close()
 
 
-def _small(base: Base, number: int) -> Switch:
+def small_switch(base: Base, number: int) -> Switch:
     """The first weight of every parameter, by a knob of its own: as many tensors as a real one."""
     tensors = []
     for name in sorted(base.parameters):

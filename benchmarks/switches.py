@@ -33,7 +33,9 @@ def _random_tensor(
     bits[0] = True
     up = np.unpackbits(chance.integers(0, 256, numel // 8 + 1, np.uint8))[: int(bits.sum())]
     used = bits.reshape(shape[0], -1).any(axis=1)
-    knobs = np.where(used, chance.uniform(1e-5, 1e-4, shape[0]), 0).astype(np.float32)
+    # As the budget rule, which alone writes a knob per row, has them: numbers that fp16 holds.
+    scales = chance.uniform(1e-5, 1e-4, shape[0]).astype(np.float16)
+    knobs = np.where(used, scales, 0).astype(np.float32)
     return TensorSwitch(
         name, shape, np.packbits(bits, bitorder="little"), np.packbits(up, bitorder="little"), knobs
     )

@@ -22,10 +22,12 @@ ROOMS: Mapping[str, frozenset[str]] = {
         "bitswitch_client": "",
         "bitswitch.core": "",
         "bitswitch.errors": "",
+        "bitswitch.memory": "",
         "bitswitch.base": "bitswitch_store bitswitch.core bitswitch.errors",
         "bitswitch.calibrate": "bitswitch.base bitswitch_store bitswitch.core bitswitch.errors",
         "bitswitch.engine": "bitswitch.base bitswitch_store bitswitch.core bitswitch.errors",
-        "bitswitch.router": "bitswitch.base.features bitswitch_store bitswitch.core bitswitch.errors",
+        "bitswitch.router": "bitswitch.base.features bitswitch.memory bitswitch_store bitswitch.core"
+        " bitswitch.errors",
         "bitswitch.tenants": "bitswitch_store bitswitch.core bitswitch.errors",
         "bitswitch.observe": "bitswitch.core bitswitch.errors",
         "bitswitch.settings": "bitswitch.core bitswitch.errors",
@@ -33,7 +35,10 @@ ROOMS: Mapping[str, frozenset[str]] = {
         "bitswitch.selection": "bitswitch.model_ref bitswitch_store bitswitch.core bitswitch.errors",
         "bitswitch.publish": "bitswitch.engine bitswitch.router bitswitch_store bitswitch.core"
         " bitswitch.errors",
-        "bitswitch.answer": "bitswitch.model_ref bitswitch.selection bitswitch.engine bitswitch.router"
+        "bitswitch.collector": "bitswitch_store bitswitch.core bitswitch.errors",
+        "bitswitch.asked": "bitswitch.engine.admission bitswitch.tenants bitswitch.core bitswitch.errors",
+        "bitswitch.answer": "bitswitch.asked bitswitch.model_ref bitswitch.selection bitswitch.engine"
+        " bitswitch.router"
         " bitswitch.base bitswitch.tenants bitswitch_store bitswitch.core bitswitch.errors",
         "bitswitch.api": "bitswitch.answer bitswitch.publish bitswitch.model_ref bitswitch.selection"
         " bitswitch.observe bitswitch.tenants bitswitch_store bitswitch.core bitswitch.errors",

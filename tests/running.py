@@ -7,11 +7,13 @@ puts an app behind uvicorn on a free loopback port.
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,10 @@ from bitswitch.engine.engine import Engine
 from bitswitch.observe.metrics import Metrics
 from bitswitch.publish import Publisher
 from bitswitch.router.auto import AutoSwitch
-from bitswitch.tenants.caller import Keys
+from bitswitch.tenants import limit_table
+from bitswitch.tenants.keys import Keys
+from bitswitch.tenants.limits import Limits, Quotas
+from bitswitch.tenants.usage import Ledger
 from bitswitch_store import file
 from bitswitch_store.binarize import binarize
 from bitswitch_store.checkpoint import Checkpoint
@@ -94,6 +99,8 @@ class House:
     publisher: Publisher
     answers: Answers
     metrics: Metrics
+    quotas: Quotas
+    ledger: Ledger
 
     @classmethod
     def build(
@@ -104,17 +111,20 @@ class House:
         timeout: float = 30.0,
         gate: threading.Event | None = None,
         queue_limit: int = 1024,
+        queue_seconds: float = math.inf,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> House:
         """Parts that do not run yet. Until a ``gate`` is set, no switch is read: requests wait."""
         base = load(base_folder)
-        store = Store(store_root, base=base.identity)
+        shapes = {name: tuple(one.shape) for name, one in base.parameters.items()}
+        store = Store(store_root, base=base.identity, shapes=shapes)
 
         def fetch(digest: str) -> Switch:
             if gate is not None:
                 gate.wait(30)
             return store.get(digest)
 
-        engine = Engine(base, fetch, queue_limit=queue_limit)
+        engine = Engine(base, fetch, queue_limit=queue_limit, queue_seconds=queue_seconds)
         router = AutoSwitch(recipe=recipe(base), k=5)
         publisher = Publisher(store=store, engine=engine, router=router)
         answers = Answers(
@@ -122,9 +132,20 @@ class House:
         )
         metrics = Metrics()
         metrics.observe_engine(engine.state)
-        return cls(base, store, engine, router, publisher, answers, metrics)
+        quotas = Quotas(partial(limit_table.read, store.database, limits), limits)
+        ledger = Ledger(store.database)
+        return cls(base, store, engine, router, publisher, answers, metrics, quotas, ledger)
 
-    def app(self, *, key: str | None = None, docs: bool = True, max_upload_bytes: int = 2**22) -> FastAPI:
+    def app(
+        self,
+        *,
+        key: str | None = None,
+        keys: Keys | None = None,
+        docs: bool = True,
+        metrics_public: bool = False,
+        max_upload_bytes: int = 2**22,
+    ) -> FastAPI:
+        """The HTTP surface; with ``keys``, or the one of the settings, or none."""
         return create_app(
             answers=self.answers,
             publisher=self.publisher,
@@ -132,12 +153,15 @@ class House:
             verify=self.engine.verify,
             state=self.engine.state,
             metrics=self.metrics,
-            keys=Keys(key),
+            keys=Keys(key) if keys is None else keys,
+            quotas=self.quotas,
+            ledger=self.ledger,
             base_name="tiny",
             base_identity=self.base.identity,
             max_body_bytes=2**16,
             max_upload_bytes=max_upload_bytes,
             docs=docs,
+            metrics_public=metrics_public,
         )
 
     def switch(self, name: str) -> Switch:

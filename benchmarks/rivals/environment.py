@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 
 PINS = Path(__file__).parent
+OURS = ("PYTHONPATH", "OMP_WAIT_POLICY")
+"""Variables of this process's environment that no rival inherits."""
 
 
 class RivalUnavailableError(RuntimeError):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from benchmarks.rivals.environment import environment
+from benchmarks.rivals.environment import OURS, environment
 
 
 class Peer:
@@ -48,8 +48,8 @@ def lora(folder: Path | None, base: Path, count: int) -> Iterator[Peer]:
     """PEFT with ``count`` random LoRA adapters on ``base``. Raises as `environment` does."""
     binaries = environment("peft", folder)
     command = [binaries / "python", Path(__file__).with_name("lora.py"), base, str(count)]
-    # Its own packages alone: what this process runs with is none of its business.
-    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    # Its own packages and its own defaults: what this process runs with is none of its business.
+    clean = {name: value for name, value in os.environ.items() if name not in OURS}
     clean |= {
         "PYTHONWARNINGS": "ignore",
         "TRANSFORMERS_VERBOSITY": "error",

@@ -6,11 +6,13 @@ with Client("http://127.0.0.1:8000") as client:
 """
 
 from bitswitch_client.answers import (
+    Action,
     Answer,
     Classification,
     Classified,
     Embedded,
     Embedding,
+    KeyInfo,
     Mix,
     Model,
     Neighbour,
@@ -18,8 +20,10 @@ from bitswitch_client.answers import (
     Published,
     Route,
     Routing,
+    Sharing,
     State,
     Timing,
+    Used,
     Verdict,
 )
 from bitswitch_client.call import Call
@@ -43,6 +47,7 @@ from bitswitch_client.errors import (
 from bitswitch_client.retries import Retries
 
 __all__ = [
+    "Action",
     "Answer",
     "ApiError",
     "AsyncClient",
@@ -56,6 +61,7 @@ __all__ = [
     "Embedded",
     "Embedding",
     "InvalidRequestError",
+    "KeyInfo",
     "Mix",
     "Model",
     "Neighbour",
@@ -69,11 +75,13 @@ __all__ = [
     "RouteAbstainedError",
     "Routing",
     "ServerError",
+    "Sharing",
     "State",
     "TimedOutError",
     "Timing",
     "UnavailableError",
     "UnexpectedAnswerError",
     "UnreachableError",
+    "Used",
     "Verdict",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Generic, TypeAlias, TypeVar
 
 D = TypeVar("D")
@@ -140,7 +140,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Published:
-    """One version of a switch in the server's store; ``size`` in bytes."""
+    """One version of a switch in the server's store; ``size`` in bytes, ``pinned`` if it stays in memory."""
 
     tenant: str
     name: str
@@ -151,9 +151,66 @@ class Published:
     labels: tuple[str, ...]
     aliases: tuple[str, ...]
     public: bool
+    pinned: bool
     metric: Mapping[str, float]
     base_digest: str
     created: datetime
+
+
+@dataclass(frozen=True)
+class Used:
+    """A tenant's use of one switch on one day, UTC.
+
+    Attributes:
+        id: names the row, for ``after``.
+        owner, name, version: of the switch; ``"", "base", 0`` is the bare base, and without a name the row is
+            all of the tenant's day: a mix counts whole for each of its switches, so theirs add up to more.
+        seconds: of forward passes.
+    """
+
+    id: str
+    day: date
+    tenant: str
+    owner: str
+    name: str
+    version: int
+    requests: int
+    inputs: int
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Action:
+    """Something that was changed: whose, what, by the key with which id, in which request."""
+
+    id: int
+    at: datetime
+    tenant: str
+    key: str | None
+    action: str
+    target: str
+    digest: str | None
+    request_id: str
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Who sees a switch, all its versions, besides its owner: everybody if ``public``, ``tenants`` anyway."""
+
+    name: str
+    public: bool
+    tenants: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class KeyInfo:
+    """Whose key it is: ``id`` None for the server's own, ``role`` caller, publisher or admin."""
+
+    id: str | None
+    tenant: str
+    role: str
+    expires: datetime | None
 
 
 @dataclass(frozen=True)
@@ -168,13 +225,20 @@ class Verdict:
 
 @dataclass(frozen=True)
 class State:
-    """What goes on in the server right now: requests, and bytes of each switch in memory by its digest."""
+    """What goes on in the server right now: requests, bytes of each switch in memory by its digest, and the
+    digests of those that are pinned there.
+    """
 
     ready: bool
+    condition: str
+    reason: str
     waiting: int
     running: int
     mix: tuple[tuple[str, float], ...]
     resident: Mapping[str, int]
+    pinned: tuple[str, ...]
     transitions: int
     steps: Mapping[str, int]
     journal_bytes: int
+    reloads: Mapping[str, int]
+    failed_checks: int

@@ -8,18 +8,24 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from bitswitch_client import reading
 from bitswitch_client.answers import (
+    Action,
     Classification,
     Embedding,
+    KeyInfo,
     Model,
     Published,
     Routing,
+    Sharing,
     State,
+    Used,
     Verdict,
 )
 from bitswitch_client.call import Call
@@ -96,14 +102,16 @@ def publish(
     Args:
         source: the file that ``bitswitch make`` wrote, or its bytes.
         name: what it is called; None is its task's name.
-        public: whether other tenants see it.
+        public: whether every tenant sees the name from now on; `share` says more, and takes it back.
 
     Raises:
         OSError: the file cannot be read.
         InvalidRequestError: it is no switch, or not one of the server's base.
     """
     content = source if isinstance(source, bytes) else Path(source).read_bytes()
-    form = {"public": "true" if public else "false"} | ({} if name is None else {"name": name})
+    form = {"public": "true" if public else "false", "digest": hashlib.sha256(content).hexdigest()} | (
+        {} if name is None else {"name": name}
+    )
     file = ("upload.switch.safetensors", content)
     return Call("POST", "/v1/switches", _published, file=file, form=form)
 
@@ -167,6 +175,83 @@ def unalias(name: str, alias: str) -> Call[Published]:
     return Call("DELETE", "/v1/switches/{name}/aliases/{alias}", _published, fill=fill, repeatable=False)
 
 
+def usage(
+    *,
+    since: date | None = None,
+    until: date | None = None,
+    tenant: str | None = None,
+    after: str | None = None,
+    limit: int | None = None,
+) -> Call[tuple[Used, ...]]:
+    """What was used, by day and switch.
+
+    Args:
+        since, until: the first day and the last, UTC; None is the first there is, and today.
+        tenant: another's, or ``*`` for all, which takes an admin's key; None is your own.
+        after: the `Used.id` that you have seen last.
+        limit: rows at most; None is 1,000.
+    """
+    query: dict[str, Any] = {"from": since and since.isoformat(), "to": until and until.isoformat()}
+    query |= {"tenant": tenant, "after": after, "limit": limit}
+    return Call("GET", "/v1/usage", lambda r: tuple(map(reading.used, r.json()["data"])), query=query)
+
+
+def audit(
+    *, tenant: str | None = None, after: int | None = None, limit: int | None = None
+) -> Call[tuple[Action, ...]]:
+    """What was changed, the oldest first.
+
+    Args:
+        tenant: as in `usage`.
+        after: the `Action.id` that you have seen last.
+        limit: rows at most; None is 100.
+    """
+    query = {"tenant": tenant, "after": after, "limit": limit}
+    return Call("GET", "/v1/audit", lambda r: tuple(map(reading.action, r.json()["data"])), query=query)
+
+
+def sharing(name: str) -> Call[Sharing]:
+    """Who else sees a switch of your own."""
+    return Call("GET", "/v1/switches/{name}/sharing", _shared, fill={"name": name})
+
+
+def share(name: str, *, public: bool = False, tenants: Sequence[str] = ()) -> Call[Sharing]:
+    """Let exactly these see a switch, all its versions, from the next request on; nobody if none are given.
+
+    Args:
+        public: everybody.
+        tenants: these anyway; they name it ``tenant/name``.
+    """
+    body = {"public": public, "tenants": list(tenants)}
+    return Call("PUT", "/v1/switches/{name}/sharing", _shared, fill={"name": name}, json=body)
+
+
+def whoami() -> Call[KeyInfo]:
+    """The tenant and the role that the client's key stands for."""
+    return Call("GET", "/v1/key", lambda r: reading.key(r.json()))
+
+
+def pin(name: str, *, version: str | int | None = None) -> Call[Published]:
+    """Keep a version of a switch ready in the server's memory; returns once it is.
+
+    Holds for these bytes until `unpin`, until they are deleted, or until the server ends.
+
+    Args:
+        version: a number or an alias; None is the latest.
+
+    Raises:
+        ConflictError: what is pinned would not fit into the memory for ready switches.
+    """
+    query = {"version": version}
+    return Call("PUT", "/v1/switches/{name}/pin", _published, fill={"name": name}, query=query)
+
+
+def unpin(name: str, *, version: str | int | None = None) -> Call[Published]:
+    """Let a version of a switch go again when memory is short; one that is not pinned is no error."""
+    query = {"version": version}
+    return Call("DELETE", "/v1/switches/{name}/pin", _published, fill={"name": name}, query=query)
+
+
 def verify() -> Call[Verdict]:
     """Let the server prove that its resident weights are the base's, bit for bit."""
     return Call("GET", "/v1/admin/verify", lambda r: reading.verdict(r.json()))
@@ -180,6 +265,10 @@ def state() -> Call[State]:
 def ready() -> Call[bool]:
     """Whether the server takes requests. Asked once: a server that is not there raises at once."""
     return Call("GET", "/v2/health/ready", lambda r: r.is_success, answers=_READY_STATUSES, patient=False)
+
+
+def _shared(response: httpx.Response) -> Sharing:
+    return reading.sharing(response.json())
 
 
 def _published(response: httpx.Response) -> Published:

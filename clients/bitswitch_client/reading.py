@@ -10,23 +10,27 @@ import math
 import sys
 from array import array
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, TypeVar
 
 import httpx
 
 from bitswitch_client.answers import (
+    Action,
     Answer,
     Classified,
     Embedded,
+    KeyInfo,
     Mix,
     Model,
     Neighbour,
     Part,
     Published,
     Route,
+    Sharing,
     State,
     Timing,
+    Used,
     Verdict,
 )
 
@@ -131,9 +135,56 @@ def published(value: JSON) -> Published:
         labels=tuple(value["labels"]),
         aliases=tuple(value["aliases"]),
         public=value["public"],
+        pinned=value["pinned"],
         metric=dict(value["metric"]),
         base_digest=value["base_digest"],
         created=datetime.fromisoformat(value["created"]),
+    )
+
+
+def used(value: JSON) -> Used:
+    """One row of ``/v1/usage``."""
+    return Used(
+        id=value["id"],
+        day=date.fromisoformat(value["day"]),
+        tenant=value["tenant"],
+        owner=value["owner"],
+        name=value["name"],
+        version=value["version"],
+        requests=value["requests"],
+        inputs=value["inputs"],
+        tokens=value["tokens"],
+        seconds=value["seconds"],
+    )
+
+
+def action(value: JSON) -> Action:
+    """One row of ``/v1/audit``."""
+    return Action(
+        id=value["id"],
+        at=datetime.fromisoformat(value["at"]),
+        tenant=value["tenant"],
+        key=value["key"],
+        action=value["action"],
+        target=value["target"],
+        digest=value["digest"],
+        request_id=value["request_id"],
+    )
+
+
+def sharing(value: JSON) -> Sharing:
+    """Who sees a switch."""
+    return Sharing(value["name"], value["public"], tuple(value["tenants"]))
+
+
+def key(value: JSON) -> KeyInfo:
+    """Whose key it is."""
+    expires = value["expires"]
+    return KeyInfo(
+        value["id"],
+        value["tenant"],
+        value["role"],
+        None if expires is None else datetime.fromisoformat(expires),
     )
 
 
@@ -150,7 +201,12 @@ def state(value: JSON) -> State:
         running=value["running"],
         mix=tuple((part["digest"], part["weight"]) for part in value["mix"]),
         resident=dict(value["resident"]),
+        pinned=tuple(value["pinned"]),
         transitions=value["transitions"],
         steps=dict(value["steps"]),
         journal_bytes=value["journal_bytes"],
+        condition=value["condition"],
+        reason=value["reason"],
+        reloads=value["reloads"],
+        failed_checks=value["failed_checks"],
     )

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bitswitch.asked import Asked, Bounds, Inputs
 from bitswitch.base.model import Base
 from bitswitch.core import Mix, Request, Result, Row, Timing, Want
 from bitswitch.engine.engine import Engine
 from bitswitch.errors import (
     DeadlineExceededError,
     InputTooLongError,
-    InvalidRequestError,
     InvalidSwitchError,
     ModelNotFoundError,
     StoredSwitchError,
@@ -30,10 +30,10 @@ from bitswitch.errors import (
 from bitswitch.model_ref import AUTO, ModelRef, parse
 from bitswitch.router.auto import AutoSwitch
 from bitswitch.selection import Choice, Selection, check_heads, choice_of, routable, select
+from bitswitch.tenants.limits import Permit
 from bitswitch_store.store import CorruptBlob, NotStored, Store
 from bitswitch_store.switch import SwitchError
 
-Inputs = Sequence[str | tuple[str, str]]
 _Target = tuple[Mix, str | None]
 """Weights, and the digest of the head that answers; None where no head does."""
 
@@ -48,13 +48,13 @@ class Item:
         values: float32, (labels,) probabilities or (dim,) embedding.
         selection: the mix it was computed at.
         choice: the route, if ``auto`` was asked.
-        truncated: whether the input was longer than the model reads.
+        row: the input as it was read.
     """
 
     values: NDArray[np.float32]
     selection: Selection
     choice: Choice | None
-    truncated: bool
+    row: Row
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -86,19 +86,6 @@ class Routed:
     timing: Timing
 
 
-@dataclass(frozen=True)
-class _Asked:
-    tenant: str
-    model: str
-    inputs: Inputs
-    want: Want
-    id: str
-    deadline: float
-
-    def request(self, mix: Mix, rows: Sequence[Row], *, want: Want, head: str | None = None) -> Request:
-        return Request(mix, want, tuple(rows), head, self.tenant, self.deadline, self.id)
-
-
 class Answers:
     """Answers requests with one base, one engine, one router and one store.
 
@@ -127,16 +114,21 @@ class Answers:
         self._engine = engine
         self._router = router
         self._store = store
-        self._max_inputs = max_inputs
+        self._bounds = Bounds(max_inputs, max_text_chars)
         self._timeout = timeout
-        self._max_text_chars = max_text_chars
         self._max_mixes = max_mixes
         self._batch_rows = batch_rows
 
-    async def classify(self, tenant: str, model: str, inputs: Inputs, *, request_id: str = "") -> Answer:
+    async def classify(
+        self, tenant: str, model: str, inputs: Inputs, *, request_id: str = "", permit: Permit | None = None
+    ) -> Answer:
         """Probabilities of each input's labels.
 
+        Args:
+            permit: the tenant's, which is charged for the tokens before they are computed.
+
         Raises:
+            RateLimitedError: the tenant's tokens of this minute do not reach.
             InvalidModelError: ``model`` is not of the grammar.
             ModelNotFoundError: it names what this tenant may not see.
             NotAClassifierError: the heaviest switch of the mix has no head, or there is none.
@@ -145,51 +137,47 @@ class Answers:
             StoredSwitchError: a switch that is stored cannot be applied.
             OverloadedError, UnavailableError, DeadlineExceededError: the engine's.
         """
-        async with self._asked(tenant, model, inputs, Want.CLASSIFY, request_id) as asked:
+        async with self._asked(
+            tenant, model, inputs, want=Want.CLASSIFY, request_id=request_id, permit=permit
+        ) as asked:
             return await self._answer(asked)
 
-    async def embed(self, tenant: str, model: str, inputs: Inputs, *, request_id: str = "") -> Answer:
+    async def embed(
+        self, tenant: str, model: str, inputs: Inputs, *, request_id: str = "", permit: Permit | None = None
+    ) -> Answer:
         """An embedding of each input; where ``auto`` abstains, the bare base's. Raises as `classify` does."""
-        async with self._asked(tenant, model, inputs, Want.EMBED, request_id) as asked:
+        async with self._asked(
+            tenant, model, inputs, want=Want.EMBED, request_id=request_id, permit=permit
+        ) as asked:
             return await self._answer(asked)
 
-    async def route(self, tenant: str, inputs: Inputs, *, request_id: str = "") -> Routed:
+    async def route(
+        self, tenant: str, inputs: Inputs, *, request_id: str = "", permit: Permit | None = None
+    ) -> Routed:
         """What ``auto`` would do with each input, without doing it. Raises as `classify` does."""
-        async with self._asked(tenant, AUTO, inputs, Want.FEATURES, request_id) as asked:
+        async with self._asked(
+            tenant, AUTO, inputs, want=Want.FEATURES, request_id=request_id, permit=permit
+        ) as asked:
             routed, _ = await self._route(asked)
             return routed
 
     @asynccontextmanager
     async def _asked(
-        self, tenant: str, model: str, inputs: Inputs, want: Want, request_id: str
-    ) -> AsyncIterator[_Asked]:
-        if not inputs:
-            raise InvalidRequestError("There is no input; send one text or a list of them.", param="input")
-        if len(inputs) > self._max_inputs:
-            raise InputTooLongError(
-                f"There are {len(inputs)} inputs; one request holds at most {self._max_inputs}.",
-                param="input",
-            )
-        self._check_texts(inputs)
+        self, tenant: str, model: str, inputs: Inputs, *, want: Want, request_id: str, permit: Permit | None
+    ) -> AsyncIterator[Asked]:
+        self._bounds.check(inputs)
+        if permit is not None:
+            permit.check_inputs(len(inputs))
+        guess, deadline = self._base.encoder.guess(inputs), time.monotonic() + self._timeout
         try:
-            async with asyncio.timeout(self._timeout):
-                yield _Asked(tenant, model, inputs, want, request_id, time.monotonic() + self._timeout)
+            with self._engine.admission.admitted(tenant, guess) as ticket:  # or it is refused at no cost
+                async with asyncio.timeout(self._timeout):
+                    yield Asked(tenant, model, inputs, want, request_id, deadline, ticket, permit)
         except TimeoutError as error:
-            raise DeadlineExceededError(
-                f"There was no answer within {self._timeout:g} s; try again later."
-            ) from error
+            late = f"There was no answer within {self._timeout:g} s; try again later."
+            raise DeadlineExceededError(late) from error
 
-    def _check_texts(self, inputs: Inputs) -> None:
-        for index, one in enumerate(inputs):
-            longest = max(map(len, (one,) if isinstance(one, str) else one))
-            if longest > self._max_text_chars:
-                raise InputTooLongError(
-                    f"Input {index} has a text of {longest} characters;"
-                    f" one text has at most {self._max_text_chars}.",
-                    param=f"input.{index}",
-                )
-
-    async def _answer(self, asked: _Asked) -> Answer:
+    async def _answer(self, asked: Asked) -> Answer:
         ref = parse(asked.model)
         before = Timing()
         choices: Sequence[Choice | None] = [None] * len(asked.inputs)
@@ -207,32 +195,30 @@ class Answers:
             selections = [selection] * len(asked.inputs)
         targets = [(selection.mix, _head(selection, asked.want)) for selection in selections]
         values, timing = await self._compute(asked, rows, targets, want=asked.want)
-        items = map(Item, values, selections, choices, (row.truncated for row in rows))
-        return Answer(model, tuple(items), sum(row.length for row in rows), before + timing)
+        items = tuple(map(Item, values, selections, choices, rows))
+        return Answer(model, items, sum(row.length for row in rows), before + timing)
 
-    def _named(self, asked: _Asked, ref: ModelRef) -> tuple[Selection, tuple[Row, ...]]:
+    def _named(self, asked: Asked, ref: ModelRef) -> tuple[Selection, tuple[Row, ...]]:
         """Resolve and tokenize at one go: each hand-over to a thread costs as much as a short text."""
         selection = select(self._store, asked.tenant, ref, base=self._base.identity.digest)
         self._check(asked, [selection], [None])
-        return selection, self._base.encode(asked.inputs, want=asked.want)
+        rows = self._base.encode(asked.inputs, want=asked.want)
+        asked.charge(rows)
+        return selection, rows
 
-    def _check(
-        self, asked: _Asked, selections: Sequence[Selection], choices: Sequence[Choice | None]
-    ) -> None:
+    def _check(self, asked: Asked, selections: Sequence[Selection], choices: Sequence[Choice | None]) -> None:
         """Refuse what these selections cannot answer, before any of it is computed."""
         if asked.want is Want.CLASSIFY:
             check_heads(selections, choices)
         count = len({selection.mix for selection in selections})
         if count > self._max_mixes:
-            raise InputTooLongError(
-                f"The inputs need {count} different mixes of switches; one request has at most"
-                f" {self._max_mixes}: send fewer inputs per request.",
-                param="input",
-            )
+            most = f"one request has at most {self._max_mixes}: send fewer inputs per request."
+            raise InputTooLongError(f"The inputs need {count} different mixes; {most}", param="input")
 
-    async def _route(self, asked: _Asked) -> tuple[Routed, tuple[Row, ...]]:
+    async def _route(self, asked: Asked) -> tuple[Routed, tuple[Row, ...]]:
         """The routes, and the inputs as rows: as they are read for features and for classes alike."""
         rows = await asyncio.to_thread(self._base.encode, asked.inputs, want=Want.FEATURES)
+        asked.charge(rows)
         at_base: list[_Target] = [(Mix.of(), None)] * len(rows)
         features, timing = await self._compute(asked, rows, at_base, want=Want.FEATURES)
         choices = await asyncio.to_thread(self._pick, asked.tenant, np.stack(features))
@@ -243,7 +229,7 @@ class Answers:
         return [choice_of(route, named) for route in self._router.pick(features, named.keys())]
 
     async def _compute(
-        self, asked: _Asked, rows: Sequence[Row], targets: Sequence[_Target], *, want: Want
+        self, asked: Asked, rows: Sequence[Row], targets: Sequence[_Target], *, want: Want
     ) -> tuple[list[NDArray[np.float32]], Timing]:
         """One value row per input: inputs of equal target go to the engine together, a batch at a time."""
         groups: dict[_Target, list[int]] = {}
@@ -268,7 +254,7 @@ class Answers:
         # The groups waited for each other: the slowest one's times are what the caller lived through.
         return values, max(map(_together, times.values()), key=lambda time: time.total)
 
-    async def _submit(self, asked: _Asked, requests: Sequence[Request]) -> list[Result]:
+    async def _submit(self, asked: Asked, requests: Sequence[Request]) -> list[Result]:
         """All results, or the first error. What still waits then, or when the caller goes, is dropped."""
         futures: list[asyncio.Future[Result]] = []
         try:

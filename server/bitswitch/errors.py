@@ -56,6 +56,12 @@ class InputTooLongError(InvalidRequestError):
     code = "input_too_long"
 
 
+class DigestMismatchError(InvalidRequestError):
+    """An upload that is not what its sender says it is."""
+
+    code = "digest_mismatch"
+
+
 class InvalidSwitchError(InvalidRequestError):
     """An uploaded file that is no switch of this base."""
 
@@ -127,6 +133,22 @@ class OverloadedError(BitswitchError):
     status = 429
     type = "overloaded_error"
     code = "overloaded"
+
+
+class RateLimitedError(BitswitchError):
+    """The tenant has used what it may, for now."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
+class QuotaExceededError(BitswitchError):
+    """The tenant has stored what it may; waiting does not help."""
+
+    status = 403
+    type = "permission_error"
+    code = "quota_exceeded"
 
 
 class RequestCancelledError(BitswitchError):

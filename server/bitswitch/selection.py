@@ -96,31 +96,10 @@ def find(store: Store, tenant: str, term: Term, *, base: str | None = None) -> E
     Raises:
         ModelNotFoundError: there is none, or it is another tenant's own; the same answer for both.
     """
-    owner = term.tenant or tenant
-    entry = store.find(owner, term.name, term.selector) if owner == tenant else None
-    if owner != tenant or (entry is not None and not is_of(entry, base)):
-        entry = _among(visible(store, tenant, base=base), owner, term)
+    entry = store.find(term.tenant or tenant, term.name, term.selector, seen_by=tenant, base=base)
     if entry is None:
         raise ModelNotFoundError(str(replace(term, weight=1.0)))
     return entry
-
-
-def is_of(entry: Entry, base: str | None) -> bool:
-    """Whether a switch is of the base with this digest; of any if None."""
-    return base is None or entry.base_digest == base
-
-
-def visible(store: Store, tenant: str, *, base: str | None) -> list[Entry]:
-    """All that ``tenant`` may see of this base: a store may hold switches of others."""
-    return [entry for entry in store.visible(tenant) if is_of(entry, base)]
-
-
-def _among(entries: Iterable[Entry], owner: str, term: Term) -> Entry | None:
-    """Without a selector the latest version among ``entries``, not the latest there is."""
-    versions = [entry for entry in entries if (entry.tenant, entry.name) == (owner, term.name)]
-    if term.selector is None:
-        return max(versions, key=lambda entry: entry.version, default=None)
-    return next((e for e in versions if term.selector in (str(e.version), *e.aliases)), None)
 
 
 def select(store: Store, tenant: str, ref: ModelRef, *, base: str) -> Selection:
@@ -162,7 +141,7 @@ def routable(store: Store, tenant: str, *, base: str) -> dict[str, Part]:
     No older ones: two versions of one task have nearly the same query set, and among both ``auto`` would
     halve every vote. Where two names hold the same bytes, the tenant's own name wins, then the first.
     """
-    entries = latest(visible(store, tenant, base=base))
+    entries = latest(store.visible(tenant, base=base))
     named: dict[str, Part] = {}
     for entry in sorted(entries, key=lambda entry: (entry.tenant != tenant, entry.tenant, entry.name)):
         named.setdefault(entry.digest, part_of(entry, tenant))

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ByteSize, Field, SecretStr, ValidationError
+from pydantic import ByteSize, Field, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -19,6 +19,7 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+from pydantic_settings import SettingsError as UnreadableError
 
 PREFIX = "BITSWITCH_"
 # Set by others under our prefix: our own client, and Kubernetes for a service of our name.
@@ -37,6 +38,29 @@ class Settings(BaseSettings):
 
     base: Path = Field(description="Folder of the base model's checkpoint.")
     store: Path = Field(description="Folder of the switch store; made if missing.")
+    database_url: SecretStr | None = Field(
+        None,
+        description="The catalog's URL, sqlite:///file or postgresql://user:password@host/database;"
+        " a file in the store if not given.",
+    )
+    blobs_url: str | None = Field(
+        None,
+        description="Where switch files are kept: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix"
+        " or file:///folder; in the store if not given.",
+    )
+    blobs_cache_bytes: ByteSize = Field(
+        ByteSize(8 * 2**30),
+        ge=0,
+        description="Disk for copies of switch files that are kept in an object store, such as 8GiB.",
+    )
+    collect_after: float = Field(
+        3600.0,
+        ge=1,
+        le=365 * 86_400,
+        allow_inf_nan=False,
+        description="Seconds that a deleted switch's file is kept for requests that resolved it before; more"
+        " than request_timeout.",
+    )
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen at.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen at; 0 takes any free one.")
     device: str = Field(
@@ -49,10 +73,43 @@ class Settings(BaseSettings):
         None, ge=1, le=1024, description="CPU threads of the model; all if not given."
     )
     queue_limit: int = Field(1024, ge=1, description="Requests that may wait; one more is refused with 429.")
+    max_queue_seconds: float = Field(
+        1.0,
+        gt=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="Seconds a request may wait for others; one that would wait longer is refused with 429.",
+    )
+    verify_every: float = Field(
+        600.0,
+        ge=0,
+        le=31_536_000,
+        allow_inf_nan=False,
+        description="Seconds between two proofs that the resident weights are the base's; 0 for none.",
+    )
+    drain_seconds: float = Field(
+        0.5,
+        ge=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="Seconds after SIGTERM in which requests are still taken, but the server is not ready.",
+    )
+    grace_seconds: float = Field(
+        25.0,
+        ge=1,
+        le=3600,
+        allow_inf_nan=False,
+        description="Seconds that what was taken may take to be answered once no more is taken.",
+    )
     batch_rows: int = Field(64, ge=1, description="Inputs in one forward pass, at most.")
     batch_tokens: int = Field(8192, ge=1, description="Padded tokens in one forward pass, at most.")
     resident_bytes: ByteSize = Field(
         ByteSize(512 * 2**20), ge=0, description="Memory for switches kept ready, such as 512MiB."
+    )
+    pin: tuple[str, ...] = Field(
+        (),
+        description="Switches kept ready from the start: name, tenant/name, name@version or name@alias; in"
+        ' the environment a JSON list, such as ["a", "b@prod"].',
     )
     request_timeout: float = Field(
         60.0, gt=0, le=86_400, allow_inf_nan=False, description="Seconds a request may take."
@@ -67,11 +124,48 @@ class Settings(BaseSettings):
     )
     router_k: int = Field(10, ge=1, le=1000, description="Nearest query vectors that vote in 'auto'.")
     api_key: Annotated[SecretStr, Field(min_length=8)] | None = Field(
-        None, description="Key that callers send as 'Authorization: Bearer'; needed off the loopback address."
+        None,
+        description="One key of the tenant 'default', as admin; beside those of 'bitswitch keys create'.",
+    )
+    key_secret: Annotated[SecretStr, Field(min_length=32)] | None = Field(
+        None,
+        description="What keys are hashed with, for servers that share a database; the store's own file if"
+        " not given.",
+    )
+    metrics_public: bool = Field(False, description="Serve /metrics without a key.")
+    limit_requests_per_minute: int | None = Field(
+        None, ge=1, description="Requests a tenant may make per minute; no limit if not given."
+    )
+    limit_tokens_per_minute: int | None = Field(
+        None, ge=1, description="Tokens a tenant may have read per minute; no limit if not given."
+    )
+    limit_concurrent_requests: int | None = Field(
+        None, ge=1, description="Requests of a tenant answered at once; no limit if not given."
+    )
+    limit_stored_bytes: ByteSize | None = Field(
+        None, ge=1, description="Size of all a tenant's switch files, such as 2GiB; no limit if not given."
+    )
+    limit_stored_switches: int | None = Field(
+        None, ge=1, description="Versions a tenant may have stored; no limit if not given."
+    )
+    limit_batch_inputs: int | None = Field(
+        None, ge=1, description="Inputs in one request of a tenant; max_inputs if not given."
+    )
+    limit_input_tokens: int | None = Field(
+        None, ge=1, description="Tokens in one input of a tenant; no limit if not given."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
     log_json: bool = Field(False, description="Log lines as JSON.")
     docs: bool = Field(True, description="Serve the API's documentation at /docs, without a key.")
+
+    @model_validator(mode="after")
+    def _keep_for_requests(self) -> Self:
+        if self.collect_after <= self.request_timeout:
+            raise ValueError(
+                f"collect_after ({self.collect_after:g} s) is not more than request_timeout"
+                f" ({self.request_timeout:g} s): a request could lose the switch that it resolved"
+            )
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -105,7 +199,9 @@ def read_settings(config: Path | None = None, **given: Any) -> Settings:  # noqa
     except ValidationError as error:
         lines = [_sentence(one) for one in error.errors(include_url=False)]
         raise SettingsError("\n".join(lines)) from None
-    except ValueError as error:  # not TOML, or a value of the environment that is not JSON
+    except UnreadableError as error:  # the only one that is: a list in the environment
+        raise SettingsError(f'{error}; there it is JSON, such as ["a", "b"]') from error
+    except ValueError as error:  # not TOML
         raise SettingsError(f"config: {config} cannot be read: {error}") from error
 
 
@@ -121,13 +217,15 @@ def _check_environment() -> None:
 
 
 def _sentence(error: ErrorDetails) -> str:
-    name = ".".join(map(str, error["loc"])) or "settings"
+    if not error["loc"]:  # of several settings at once; its input holds all of them, secrets too
+        return error["msg"].removeprefix("Value error, ")
+    name = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
         close = get_close_matches(name, Settings.model_fields, n=1)
         return f"{name} is no setting" + (f"; {close[0]} was meant?" if close else "")
     if error["type"] == "missing":
         return f"{name} is missing; give --{name.replace('_', '-')} or {PREFIX}{name.upper()}"
     field = Settings.model_fields.get(name)
-    shown = "" if name == "api_key" else f" ({error['input']!r})"
+    shown = "" if name in ("api_key", "key_secret", "database_url") else f" ({error['input']!r})"
     described = f" — {field.description}" if field and field.description else ""
     return f"{name}{shown}: {error['msg']}{described}"

@@ -7,71 +7,21 @@ through `Catalog.writing`, one transaction at a time.
 from __future__ import annotations
 
 import builtins
-import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import groupby
-from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, insert, or_, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
+from bitswitch_store import audit, garbage, queries
+from bitswitch_store.audit import COMMAND_LINE, Actor
 from bitswitch_store.database import Database
-from bitswitch_store.errors import Conflict, InvalidName, NotStored
-from bitswitch_store.tables import aliases, names, switches
-
-RESERVED = ("auto", "base")
-"""No switch's name, in any tenant: what ``model`` may say besides one."""
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_VERSION = re.compile(r"[1-9][0-9]{0,8}")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One version of a switch, as the catalog knows it.
-
-    Attributes:
-        version: 1, 2, …; a number is never given twice under one name.
-        digest: ``sha256:<hex>`` of its file.
-        size: of its file, in bytes.
-        labels: of its head, in the order of the outputs; () without a head.
-        aliases: those that point to this version, sorted.
-        public: whether other tenants see it.
-        created: when it was published, UTC.
-    """
-
-    tenant: str
-    name: str
-    version: int
-    digest: str
-    size: int
-    task: str
-    labels: tuple[str, ...]
-    aliases: tuple[str, ...]
-    public: bool
-    metric: Mapping[str, float]
-    base_digest: str
-    created: datetime
-
-
-def check_name(name: str, what: str = "name") -> str:
-    """The name itself, if it may be a switch's name, an alias (``what="alias"``) or a tenant's.
-
-    Raises:
-        InvalidName: it may not; the message gives the rule.
-    """
-    if not _NAME.fullmatch(name):
-        raise InvalidName(
-            f"the {what} {name!r} is not allowed; it is 1 to 64 of a-z, 0-9, '.', '_' and '-',"
-            " the first one a letter or a digit"
-        )
-    if what != "tenant" and name in RESERVED:
-        raise InvalidName(f"the {what} {name!r} is reserved, as are {' and '.join(RESERVED)}; take another")
-    if what == "alias" and name.isdigit():
-        raise InvalidName(f"the alias {name!r} reads as a version number; give it at least one letter")
-    return name
+from bitswitch_store.entry import Entry, Sharing, check_name
+from bitswitch_store.errors import Conflict, NotStored
+from bitswitch_store.room import UNBOUNDED, Room
+from bitswitch_store.room import check as check_room
+from bitswitch_store.tables import aliases, names, shares, switches
 
 
 class Catalog:
@@ -84,38 +34,77 @@ class Catalog:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def find(self, tenant: str, name: str, selector: str | None = None) -> Entry | None:
-        """One version of the tenant's own: by its number, by an alias, or (None) the latest there is."""
+    def find(
+        self,
+        tenant: str,
+        name: str,
+        selector: str | None = None,
+        *,
+        seen_by: str | None = None,
+        base: str | None = None,
+    ) -> Entry | None:
+        """One version: by its number, by an alias, or (None) the latest there is.
+
+        Args:
+            tenant: whose it is.
+            seen_by: who asks; None is the tenant. What they may not see is not there, by the same query.
+            base: digest of the base it has to be of; None takes any.
+        """
         with self._database.reading() as connection:
-            return _find(connection, tenant, name, selector)
+            return queries.find(
+                connection, tenant, name, selector, *queries.seen_by(seen_by), *queries.of_base(base)
+            )
 
     def list(self, tenant: str) -> list[Entry]:
         """All versions of the tenant's own, by name and version."""
         with self._database.reading() as connection:
-            return _entries(connection, switches.c.tenant == tenant)
+            return queries.entries(connection, switches.c.tenant == tenant)
 
-    def visible(self, tenant: str) -> builtins.list[Entry]:
-        """The tenant's own, and the public ones of others; by tenant, name and version."""
+    def visible(self, tenant: str, *, base: str | None = None) -> builtins.list[Entry]:
+        """The tenant's own, and those of others that are public or shared with it; by tenant, name, version.
+
+        Args:
+            base: digest of the base they have to be of; None takes any.
+        """
         with self._database.reading() as connection:
-            return _entries(connection, or_(switches.c.tenant == tenant, switches.c.public))
+            return queries.entries(connection, *queries.seen_by(tenant), *queries.of_base(base))
+
+    def sharing(self, tenant: str, name: str) -> Sharing | None:
+        """Who else sees a name of the tenant's; None where it has no version."""
+        with self._database.reading() as connection:
+            return queries.sharing(connection, tenant, name)
+
+    def everything(self) -> builtins.list[Entry]:
+        """All versions of all tenants; by tenant, name and version."""
+        with self._database.reading() as connection:
+            return queries.entries(connection)
 
     def digests(self) -> set[str]:
         """The digests of all versions of all tenants."""
         with self._database.reading() as connection:
             return set(connection.scalars(select(switches.c.digest)))
 
+    def names(self, digest: str) -> bool:
+        """Whether any version of any tenant has this digest."""
+        with self._database.reading() as connection:
+            return not garbage.unnamed(connection, {digest})
+
     @contextmanager
-    def writing(self) -> Iterator[Writing]:
-        """A transaction that is alone in writing from its beginning to its end; all of it, or nothing."""
+    def writing(self, by: Actor = COMMAND_LINE) -> Iterator[Writing]:
+        """A transaction that is alone in writing from its beginning to its end; all of it, or nothing.
+
+        What it changes is on record in the audit, as done ``by`` them, in the same transaction.
+        """
         with self._database.writing() as connection:
-            yield Writing(connection)
+            yield Writing(connection, by)
 
 
 class Writing:
     """What can be changed in a catalog, inside `Catalog.writing`."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, by: Actor) -> None:
         self._connection = connection
+        self._by = by
 
     def publish(
         self,
@@ -129,22 +118,26 @@ class Writing:
         metric: Mapping[str, float],
         base_digest: str,
         public: bool,
+        room: Room = UNBOUNDED,
     ) -> Entry:
         """The next version of a name; or the latest one as it is, if it has this digest.
 
-        Publishing the latest again as public makes it public; nothing makes it private again.
+        Publishing as public makes the name public; `share` alone makes it private again. The digest is no
+        garbage from now on.
 
         Raises:
             InvalidName: of the name or the tenant.
+            QuotaExceeded: there is no room for another version.
         """
         check_name(tenant, "tenant")
         check_name(name)
-        latest = _find(self._connection, tenant, name, None)
+        latest = queries.find(self._connection, tenant, name, None)
         if latest is not None and latest.digest == digest:
-            if not public or latest.public:
-                return latest
-            self._connection.execute(update(switches).where(_is(latest)).values(public=True))
-            return replace(latest, public=True)
+            if public and not latest.public:
+                self._set_public(tenant, name, True)
+                self._record("made_public", latest)
+            return replace(latest, public=latest.public or public)
+        check_room(self._connection, tenant, room, size)
         entry = Entry(
             tenant=tenant,
             name=name,
@@ -154,14 +147,36 @@ class Writing:
             task=task,
             labels=labels,
             aliases=(),
-            public=public,
+            public=public or (latest is not None and latest.public),
             metric=dict(metric),
             base_digest=base_digest,
             created=datetime.now(UTC),
         )
         row = {column.name: getattr(entry, column.name) for column in switches.c}
         self._connection.execute(insert(switches).values(row))
+        if public:
+            self._set_public(tenant, name, True)
+        garbage.take_out(self._connection, digest)
+        self._record("published", entry)
         return entry
+
+    def share(self, tenant: str, name: str, sharing: Sharing) -> Sharing:
+        """Let exactly these see a name of the tenant's, besides itself. Returns what holds then.
+
+        Raises:
+            InvalidName: of one of the tenants.
+            NotStored: there is nothing of that name.
+        """
+        self._stored(tenant, name, None)
+        others = sorted({check_name(other, "tenant") for other in sharing.tenants} - {tenant})
+        self._set_public(tenant, name, sharing.public)
+        self._connection.execute(delete(shares).filter_by(tenant=tenant, name=name))
+        if others:
+            rows = [{"tenant": tenant, "name": name, "shared_with": other} for other in others]
+            self._connection.execute(insert(shares), rows)
+        seen = "all" if sharing.public else ", ".join(others) or "nobody"
+        audit.record(self._connection, self._by, tenant, "shared", f"{name} with {seen}")
+        return Sharing(sharing.public, tuple(others))
 
     def set_alias(self, tenant: str, name: str, alias: str, version: int) -> Entry:
         """Point an alias of a name to one of its versions, wherever it pointed before.
@@ -175,17 +190,23 @@ class Writing:
         key = {"tenant": tenant, "name": name, "alias": alias}
         self._connection.execute(delete(aliases).filter_by(**key))
         self._connection.execute(insert(aliases).values(**key, version=version))
+        self._record("aliased", entry, alias)
         return replace(entry, aliases=tuple(sorted({*entry.aliases, alias})))
 
     def delete_alias(self, tenant: str, name: str, alias: str) -> None:
         """Take an alias off. NotStored if there is none of that name."""
-        entry = None if _VERSION.fullmatch(alias) else _find(self._connection, tenant, name, alias)
+        entry = (
+            None if queries.VERSION.fullmatch(alias) else queries.find(self._connection, tenant, name, alias)
+        )
         if entry is None:
             raise NotStored(f"{name!r} has no alias {alias!r}")
         self._connection.execute(delete(aliases).filter_by(tenant=tenant, name=name, alias=alias))
+        self._record("unaliased", entry, alias)
 
     def delete(self, tenant: str, name: str, version: int | None, *, force: bool) -> list[Entry]:
         """Remove one version, or (None) all there are; their numbers are not given again.
+
+        Digests that no version has any more are garbage from now on.
 
         Raises:
             NotStored: there is nothing of that name, or no such version.
@@ -193,7 +214,7 @@ class Writing:
         """
         entries = [self._stored(tenant, name, None if version is None else str(version))]
         if version is None:
-            entries = _entries(self._connection, switches.c.tenant == tenant, switches.c.name == name)
+            entries = queries.entries(self._connection, switches.c.tenant == tenant, switches.c.name == name)
         pointing = [f"{alias} → {entry.version}" for entry in entries for alias in entry.aliases]
         if pointing and not force:
             raise Conflict(
@@ -204,16 +225,25 @@ class Writing:
             self._connection.execute(
                 delete(aliases).filter_by(tenant=tenant, name=name, version=entry.version)
             )
-            self._connection.execute(delete(switches).where(_is(entry)))
+            self._connection.execute(delete(switches).where(queries.is_version(entry)))
+            for alias in entry.aliases:
+                self._record("unaliased", entry, alias)
+            self._record("deleted", entry)
+        if queries.find(self._connection, tenant, name, None) is None:
+            # Whoever takes the name up again shares it anew, or does not.
+            self._set_public(tenant, name, False)
+            self._connection.execute(delete(shares).filter_by(tenant=tenant, name=name))
+        garbage.note(self._connection, {entry.digest for entry in entries})
         return entries
 
-    def unreferenced(self, digests: Collection[str]) -> set[str]:
-        """Those of the digests that no version of any tenant has."""
-        found = select(switches.c.digest).where(switches.c.digest.in_(digests))
-        return set(digests) - set(self._connection.scalars(found))
+    def _record(self, action: str, entry: Entry, alias: str | None = None) -> None:
+        target = (
+            f"{entry.name}@{entry.version}" if alias is None else f"{entry.name}@{alias} = {entry.version}"
+        )
+        audit.record(self._connection, self._by, entry.tenant, action, target, digest=entry.digest)
 
     def _stored(self, tenant: str, name: str, selector: str | None) -> Entry:
-        entry = _find(self._connection, tenant, name, selector)
+        entry = queries.find(self._connection, tenant, name, selector)
         if entry is None:
             raise _unknown(tenant, name, selector)
         return entry
@@ -222,53 +252,15 @@ class Writing:
         key = {"tenant": tenant, "name": name}
         last = self._connection.scalar(select(names.c.last_version).filter_by(**key))
         if last is None:
-            self._connection.execute(insert(names).values(**key, last_version=1))
+            self._connection.execute(insert(names).values(**key, last_version=1, public=False))
             return 1
         self._connection.execute(update(names).filter_by(**key).values(last_version=last + 1))
         return int(last) + 1
+
+    def _set_public(self, tenant: str, name: str, public: bool) -> None:
+        self._connection.execute(update(names).filter_by(tenant=tenant, name=name).values(public=public))
 
 
 def _unknown(tenant: str, name: str, selector: str | None) -> NotStored:
     which = f"no version {selector} of {name!r}" if selector else f"no switch {name!r}"
     return NotStored(f"tenant {tenant!r} has {which}")
-
-
-def _is(entry: Entry) -> ColumnElement[bool]:
-    return and_(
-        switches.c.tenant == entry.tenant,
-        switches.c.name == entry.name,
-        switches.c.version == entry.version,
-    )
-
-
-def _find(connection: Connection, tenant: str, name: str, selector: str | None) -> Entry | None:
-    # What no rule allows is not asked for: a database may choke on it (a lone surrogate, a zero byte).
-    if not (_NAME.fullmatch(name) and (selector is None or _NAME.fullmatch(selector))):
-        return None
-    here = and_(switches.c.tenant == tenant, switches.c.name == name)
-    if selector is None:
-        latest = select(switches.c.version).where(here).order_by(switches.c.version.desc()).limit(1)
-        found = _entries(connection, here, switches.c.version == latest.scalar_subquery())
-    elif _VERSION.fullmatch(selector):
-        found = _entries(connection, here, switches.c.version == int(selector))
-    else:
-        target = select(aliases.c.version).filter_by(tenant=tenant, name=name, alias=selector)
-        found = _entries(connection, here, switches.c.version == target.scalar_subquery())
-    return found[0] if found else None
-
-
-def _entries(connection: Connection, *where: ColumnElement[bool]) -> list[Entry]:
-    """One query, so that what it returns belongs together on every database."""
-    same = and_(*(switches.c[key] == aliases.c[key] for key in ("tenant", "name", "version")))
-    order = (switches.c.tenant, switches.c.name, switches.c.version, aliases.c.alias)
-    rows = connection.execute(
-        select(switches, aliases.c.alias).outerjoin(aliases, same).where(*where).order_by(*order)
-    ).mappings()
-    entries = []
-    for _, versions in groupby(rows, key=lambda row: (row["tenant"], row["name"], row["version"])):
-        group = list(versions)
-        fields: dict[str, Any] = {column.name: group[0][column.name] for column in switches.c}
-        fields["labels"] = tuple(fields["labels"])
-        found = tuple(row["alias"] for row in group if row["alias"] is not None)
-        entries.append(Entry(**fields, aliases=found))
-    return entries

@@ -7,6 +7,7 @@ refused with one sentence; the bits are looked at in `CodedSwitch.decode` alone.
 from __future__ import annotations
 
 import mmap
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,11 +20,15 @@ from bitswitch_store import codec, container, index, metadata, planes
 from bitswitch_store.container import Container
 from bitswitch_store.index import Record
 from bitswitch_store.metadata import About
-from bitswitch_store.switch import Head, QuerySet, Switch, SwitchError, TensorSwitch
+from bitswitch_store.switch import MAX_QUERIES, Head, QuerySet, Switch, SwitchError, TensorSwitch
+from bitswitch_store.varint import read_varint
 from bitswitch_store.words import Words
 
 MAX_WEIGHTS = 1 << 34  # over all tensors: 2 GiB of activation bits once decoded
 MAX_ROWS = 1 << 26  # over all tensors with a knob per row: 256 MiB of knobs once decoded
+MAX_INDEX = 1 << 24  # bytes
+MAX_HEAD = 1 << 28  # bytes; 65,536 labels of 1,024 features in F32
+MAX_QUERY_DIM = 1 << 16  # features of a query vector
 # No fine-tuning moves a weight this far; and below it, base + knob stays finite in fp16 (65504).
 MAX_KNOB = 1e4
 
@@ -71,6 +76,22 @@ class CodedSwitch:
     def records(self) -> tuple[Record, ...]:
         """The list of tensors. SwitchError if it is not a valid one."""
         return index.read(self._file.array("index").tobytes())
+
+    def check_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Whether every tensor is one of the base's; a list that is longer than the base's is not even read.
+
+        Raises:
+            SwitchError: one is not, or has another shape.
+        """
+        count, _ = read_varint(self._file.array("index").data, 0)
+        if count > len(shapes):
+            raise SwitchError(f"the index lists {count} tensors; this base has {len(shapes)}")
+        for record in self.records:
+            shape = shapes.get(record.name)
+            if shape is None:
+                raise SwitchError(f"{record.name} is no parameter of this base")
+            if shape != record.shape:
+                raise SwitchError(f"{record.name} has the shape {record.shape}; the base's is {shape}")
 
     @property
     def sizes(self) -> Sizes:
@@ -121,6 +142,9 @@ class CodedSwitch:
         rows = sum(record.shape[0] for record in self.records if record.knob_per_row)
         if rows > MAX_ROWS:
             raise SwitchError(f"the tensors have {rows} rows with a knob each; {MAX_ROWS} are allowed")
+        room = sum(record.shape[0] if record.knob_per_row else 1 for record in self.records)
+        if (knobs := self._file.entries["knobs"].shape[0]) > room:
+            raise SwitchError(f"the file has {knobs} knobs, but its tensors have room for {room}")
         activation = sum(record.size for record in self.records)
         polarity = sum((record.active + 7) // 8 for record in self.records)
         for name, needed in (("activation", activation), ("polarity", polarity)):
@@ -200,6 +224,17 @@ def _check_entries(file: Container, about: About) -> None:
             raise SwitchError(f"the file has no entry {name!r}")
         if entry.dtype not in dtypes or len(entry.shape) != (2 if name == "queries" else 1):
             raise SwitchError(f"entry {name!r} is {entry.dtype} {entry.shape}; {' or '.join(dtypes)} is read")
+    if file.size("index") > MAX_INDEX:
+        raise SwitchError(f"the index has {file.size('index')} bytes; {MAX_INDEX} are allowed")
+    if about.query_recipe is not None:
+        count, dim = file.entries["queries"].shape
+        if count > MAX_QUERIES or dim > MAX_QUERY_DIM:
+            raise SwitchError(
+                f"the query set is ({count}, {dim}); at most ({MAX_QUERIES}, {MAX_QUERY_DIM}) is read"
+            )
+    head = sum(file.size(name) for name in file.entries if name.startswith(HEAD))
+    if head > MAX_HEAD:
+        raise SwitchError(f"the head has {head} bytes; {MAX_HEAD} are allowed")
     for name, entry in file.entries.items():
         if name in wanted:
             continue

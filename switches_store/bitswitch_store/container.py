@@ -21,6 +21,7 @@ from bitswitch_store.switch import SwitchError
 MAX_HEADER = 1 << 20  # bytes; far above any switch's, far below what costs time to parse
 MAX_FILE = 1 << 36  # bytes
 MAX_DIMENSIONS = 8
+MAX_DEPTH = 32  # of JSON inside JSON; a config has two or three
 
 TYPES: Mapping[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "U8": np.dtype("u1")}
 _NAMES = {dtype: name for name, dtype in TYPES.items()}
@@ -155,7 +156,22 @@ def from_json(text: str, what: str) -> object:
         raise
     except (ValueError, RecursionError) as error:
         raise SwitchError(f"{what} is not JSON: {error}") from None
+    if _deeper(found, MAX_DEPTH):
+        raise SwitchError(f"{what} is nested deeper than {MAX_DEPTH} levels")
     return found
+
+
+def _deeper(value: object, most: int) -> bool:
+    """Whether lists and objects lie more than ``most`` deep in each other; without recursion."""
+    level = [value]
+    for _ in range(most + 1):
+        lists = [
+            one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)
+        ]
+        if not lists:
+            return False
+        level = [one for inner in lists for one in inner]
+    return True
 
 
 def _order(arrays: Mapping[str, tuple[str, tuple[int, ...]]]) -> list[str]:

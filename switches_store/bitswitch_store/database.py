@@ -1,6 +1,7 @@
 """The store's database: how it is opened, read and written. Catalog, keys, limits and the audit share one.
 
-Knows no table but the one whose row is a writer's turn. Nothing here is SQLite's alone but `_tune_sqlite`.
+Knows no table but the one whose row is a writer's turn. SQLite and PostgreSQL; what needs the
+driver of the latter is in `postgres`.
 """
 
 from __future__ import annotations
@@ -10,18 +11,35 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, update
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, select, update
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NotSupportedError,
+    ProgrammingError,
+)
+from sqlalchemy.exc import TimeoutError as NoConnectionError
 
 from bitswitch_store.errors import StoreError, StoreUnavailable
 from bitswitch_store.tables import writer
 
-_BUSY_SECONDS = 30
+_BUSY_SECONDS = 10
 """How long a writer waits for its turn; a turn takes milliseconds."""
+_MIGRATING = 0x62697473  # any number of ours
+
+_URLS = "give sqlite:///file or postgresql://user@host/database"
+_OUR_FAULTS = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
+"""What the database says of a statement that should not have been sent. All else is its own trouble."""
+
+TURN_SECONDS = 5
+"""The same where it is the server that waits: sooner than a client gives it up."""
 
 _alembic = threading.Lock()
 """Alembic keeps what it is at work on in a global."""
@@ -31,7 +49,8 @@ class Database:
     """One database; may be used from many threads, and opened by many processes.
 
     Args:
-        url: any URL SQLAlchemy knows; the tables are made or brought up to date.
+        url: ``sqlite:///…`` or ``postgresql://…``, as SQLAlchemy reads them; the tables are made or brought
+            up to date.
 
     Raises:
         StoreError: it cannot be opened, or a newer bitswitch made its tables.
@@ -44,6 +63,15 @@ class Database:
         """Close the connections; the database is not used after that."""
         self._engine.dispose()
 
+    def turn(self) -> int:
+        """How many turns of writing there were; while it stays, so does all that was read after it.
+
+        Raises:
+            StoreUnavailable: the database does not answer.
+        """
+        with self.reading() as connection:
+            return int(connection.scalar(select(writer.c.turn)) or 0)
+
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A transaction that reads; it needs no lock.
@@ -54,8 +82,12 @@ class Database:
         try:
             with self._engine.begin() as connection:
                 yield connection
-        except (OperationalError, InterfaceError) as error:
-            raise StoreUnavailable(f"the database does not answer ({error.orig}); try again") from error
+        except NoConnectionError as error:
+            raise StoreUnavailable("all connections to the database are in use; try again") from error
+        except _OUR_FAULTS:
+            raise
+        except DBAPIError as error:
+            raise StoreUnavailable(f"the database does not answer ({_said(error)}); try again") from error
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -65,31 +97,33 @@ class Database:
             StoreUnavailable: the database does not answer.
         """
         with self.reading() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{TURN_SECONDS}s'")
             connection.execute(update(writer).values(turn=writer.c.turn + 1))
             yield connection
+
+
+def catalog_url(root: Path) -> URL:
+    """Where the database of a store at ``root`` is, if nothing else was said."""
+    return URL.create("sqlite", database=str(root / "catalog.sqlite3"))
 
 
 def open_database(url: str | URL) -> Engine:
     """Connect, and bring the tables up to date in one transaction.
 
-    Args:
-        url: any URL SQLAlchemy knows.
-
     Raises:
         StoreError: the database cannot be opened, or a newer bitswitch made its tables.
     """
-    shown = make_url(url).render_as_string(hide_password=True)
-    engine = create_engine(url)
+    engine = _engine(url)
+    shown = engine.url.render_as_string(hide_password=True)
     try:
-        if engine.dialect.name == "sqlite":
-            _tune_sqlite(engine)
         with engine.connect().execution_options(migrating=True) as connection, connection.begin():
             _migrate(connection)
     except DBAPIError as error:
         engine.dispose()
         raise StoreError(
-            f"the catalog {shown} cannot be opened ({error.orig});"
-            " give the URL of a database that nothing else keeps locked"
+            f"the catalog {shown} cannot be opened ({_said(error)});"
+            " give the URL of a database that answers and that nothing else keeps locked"
         ) from error
     except CommandError as error:
         engine.dispose()
@@ -100,7 +134,38 @@ def open_database(url: str | URL) -> Engine:
     return engine
 
 
+def _engine(url: str | URL) -> Engine:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:  # which would show what may be a password
+        raise StoreError(f"the catalog's URL cannot be read; {_URLS}") from None
+    match parsed.get_backend_name():
+        case "sqlite":
+            if parsed.database in (None, "", ":memory:"):
+                raise StoreError(f"the catalog cannot be kept in memory; {_URLS}")
+            engine = create_engine(parsed, pool_timeout=_BUSY_SECONDS)
+            _tune_sqlite(engine)
+            return engine
+        case "postgresql" | "postgres":
+            try:
+                from bitswitch_store.postgres import connecting  # noqa: PLC0415 - an extra
+            except ImportError as error:
+                raise StoreError(
+                    "PostgreSQL needs the package psycopg; install bitswitch with the extra 'postgres'"
+                ) from error
+            return connecting(parsed)
+        case other:
+            raise StoreError(f"the catalog cannot be kept in {other}; {_URLS}")
+
+
+def _said(error: DBAPIError) -> str:
+    """In one line."""
+    return " ".join(str(error.orig).split())
+
+
 def _migrate(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":  # or two would make the same tables at once
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATING})")
     config = Config()
     config.set_main_option("script_location", "bitswitch_store:migrations")
     config.attributes["connection"] = connection

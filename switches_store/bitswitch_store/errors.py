@@ -22,6 +22,14 @@ class InvalidName(StoreError):  # noqa: N818
     """A name, alias or tenant that the rule for names does not allow."""
 
 
+class TooLarge(StoreError):  # noqa: N818
+    """A file larger than may be stored."""
+
+
+class QuotaExceeded(StoreError):  # noqa: N818
+    """The tenant has as much as it may have; the message names the limit."""
+
+
 class CorruptBlob(StoreError):  # noqa: N818
     """The stored bytes are no longer the bytes that were put."""
 

@@ -2,43 +2,59 @@
 
 Knows nothing of HTTP, of the engine or of who may ask. Whenever the process is killed, the store
 opens again with every put and delete that had returned: a blob is durable before a row names it, and
-goes only after the last row that named it. What a kill can leave is a blob that no row names.
+goes only some time after the last row that named it. What a kill can leave is a blob that no row names.
 """
 
 from __future__ import annotations
 
 import builtins
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from datetime import timedelta
 from pathlib import Path
 
 from sqlalchemy import URL
 
-from bitswitch_store import file
-from bitswitch_store.blobs import Blobs, DirectoryBlobs
-from bitswitch_store.catalog import Catalog, Entry, check_name
-from bitswitch_store.coded import MAX_WEIGHTS, CodedSwitch
-from bitswitch_store.database import Database
-from bitswitch_store.errors import Conflict, CorruptBlob, InvalidName, NotStored, StoreError
+from bitswitch_store import collect, file
+from bitswitch_store.audit import COMMAND_LINE, Actor
+from bitswitch_store.catalog import Catalog
+from bitswitch_store.checked import Checked
+from bitswitch_store.coded import CodedSwitch
+from bitswitch_store.database import Database, catalog_url
+from bitswitch_store.entry import Entry, Sharing, check_name
+from bitswitch_store.errors import (
+    Conflict,
+    CorruptBlob,
+    InvalidName,
+    NotStored,
+    QuotaExceeded,
+    StoreError,
+    StoreUnavailable,
+    TooLarge,
+)
+from bitswitch_store.place import CACHE_BYTES, open_blobs
+from bitswitch_store.room import UNBOUNDED, Room
 from bitswitch_store.switch import BaseIdentity, QuerySet, Switch, SwitchError
+from bitswitch_store.upload import Incoming, Upload
 
-__all__ = ["Conflict", "CorruptBlob", "Entry", "Incoming", "InvalidName", "NotStored", "Store", "StoreError"]
+__all__ = [
+    "Checked",
+    "Conflict",
+    "CorruptBlob",
+    "Entry",
+    "InvalidName",
+    "NotStored",
+    "QuotaExceeded",
+    "Sharing",
+    "Store",
+    "StoreError",
+    "StoreUnavailable",
+    "TooLarge",
+    "Upload",
+]
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class Incoming:
-    """A switch file that may be put, wholly checked; `Store.read` makes it.
-
-    Attributes:
-        data: the file's bytes.
-        digest: theirs.
-    """
-
-    data: bytes
-    digest: str
-    switch: Switch
 
 
 class Store:
@@ -47,11 +63,14 @@ class Store:
     Args:
         root: the store's directory; made if missing.
         base: the one base whose switches are taken and given; None takes any.
-        max_weights: how many weights that base has; a file that claims more is refused undecoded.
+        shapes: that base's parameters; a file with any other is refused undecoded. None takes any.
         database_url: where the catalog is; None is a SQLite file in ``root``.
+        blobs_url: where the blobs are, see `open_blobs`; None is a folder in ``root``.
+        cache_bytes: of the copies in ``root`` of blobs that are elsewhere.
 
     Attributes:
         database: the catalog's; who may call and what they did is kept in it as well.
+        blobs: the switch files.
 
     Raises:
         StoreError: the directory or the database cannot be used; the message says why.
@@ -62,60 +81,75 @@ class Store:
         root: Path,
         *,
         base: BaseIdentity | None,
-        max_weights: int = MAX_WEIGHTS,
-        database_url: str | None = None,
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
+        database_url: str | URL | None = None,
+        blobs_url: str | None = None,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
         if root.exists() and not root.is_dir():
             raise StoreError(f"the store's root {root} is a file; give a directory, it is made if missing")
         self._base = base
-        self._max_weights = max_weights
-        self._blobs: Blobs = DirectoryBlobs(root / "blobs")
-        self.database = Database(database_url or URL.create("sqlite", database=str(root / "catalog.sqlite3")))
+        self._shapes = shapes
+        self.blobs = open_blobs(root, blobs_url, cache_bytes=cache_bytes)
+        self._incoming = Incoming(root / "incoming")
+        self.database = Database(database_url or catalog_url(root))
         self._catalog = Catalog(self.database)
         if orphans := self.orphans():
-            _log.warning("%s: %d blobs belong to no switch, such as %s", root, len(orphans), min(orphans))
+            _log.warning(
+                "%s: %d blobs belong to no switch, such as %s; they are collected when they are old enough",
+                root,
+                len(orphans),
+                min(orphans),
+            )
 
     def close(self) -> None:
         """Close the database's connections; the store is not used after that."""
         self.database.close()
 
+    def receive(self, most: int) -> AbstractContextManager[Upload]:
+        """A file to write an upload of at most so many bytes into; gone when the block ends."""
+        return self._incoming.receive(most)
+
     def put(
-        self, source: Path | bytes | Incoming, *, tenant: str, name: str | None = None, public: bool = False
+        self,
+        source: Path | bytes | Checked,
+        *,
+        tenant: str,
+        name: str | None = None,
+        public: bool = False,
+        room: Room = UNBOUNDED,
+        by: Actor = COMMAND_LINE,
     ) -> Entry:
         """Publish a switch as the next version of its name.
 
-        The bytes of the name's latest version give that version again; ``public=True`` then makes it
-        public if it was not.
+        The bytes of the name's latest version give that version again.
 
         Args:
             source: a switch file or its bytes, all of it checked here; or what `read` made of them.
             name: the switch's task if None.
-            public: whether other tenants see it.
+            public: makes the name public if it is not, see `share`.
+            room: how much the tenant may have.
 
         Raises:
             SwitchError: it is no switch file, or one of another base.
             InvalidName: of the name or the tenant.
+            QuotaExceeded: the tenant has no room for it.
         """
-        if not isinstance(source, Incoming):
+        if not isinstance(source, Checked):
             source = self.read(source.read_bytes() if isinstance(source, Path) else source)
-        data, switch = source.data, source.switch
         check_name(tenant, "tenant")
-        name = check_name(switch.task if name is None else name)
-        digest = self._blobs.put(data)
-        with self._catalog.writing() as rows:
-            if not self._blobs.has(digest):  # a delete of the same bytes came between
-                self._blobs.put(data)
-            return rows.publish(
-                tenant=tenant,
-                name=name,
-                digest=digest,
-                size=len(data),
-                task=switch.task,
-                labels=switch.head.labels if switch.head else (),
-                metric=switch.metric,
-                base_digest=switch.base.digest,
-                public=public,
-            )
+        name = check_name(source.switch.task if name is None else name)
+        self._keep(source)
+        with self._catalog.writing(by) as rows:
+            if not self.blobs.has(source.digest):  # collected in between
+                self._keep(source)
+            return rows.publish(tenant=tenant, name=name, public=public, room=room, **source.facts())
+
+    def _keep(self, checked: Checked) -> None:
+        if isinstance(checked.source, Upload):
+            self.blobs.adopt(checked.source.path, checked.digest)
+        else:
+            self.blobs.put(checked.source)
 
     def get(self, digest: str) -> Switch:
         """The switch of a digest.
@@ -128,8 +162,7 @@ class Store:
             CorruptBlob: its file was damaged.
             SwitchError: it is of another base, or of a format this version does not read.
         """
-        coded = self._opened(self._blobs.read(digest))
-        return coded.decode(max_weights=self._max_weights, vouched=True)
+        return self._decoded(self.blobs.read(digest), vouched=True)
 
     def queries(self, digest: str) -> QuerySet | None:
         """The query set of a switch, if it has one. Cheap: nothing but that and the header is read.
@@ -140,16 +173,25 @@ class Store:
             NotStored: there is no such switch.
             SwitchError: it is of another base, or the header or the query set was damaged.
         """
-        return self._opened(self._blobs.path(digest)).queries()
+        return self._opened(self.blobs.path(digest)).queries()
 
-    def read(self, data: bytes) -> Incoming:
-        """A switch file's bytes, if they may be stored here; the base is compared before a bit is decoded.
+    def read(self, source: bytes | Upload) -> Checked:
+        """A switch file, if it may be stored here; base, parameters and shapes are compared before a bit is
+        decoded, and an upload is not loaded: memory goes to what the switch decodes to.
 
         Raises:
-            SwitchError: it is no switch file, one of another base, or it claims more weights than that has.
+            SwitchError: it is no switch file, or one of another base.
         """
-        switch = self._opened(data).decode(max_weights=self._max_weights)
-        return Incoming(data, file.digest(data), switch)
+        if isinstance(source, Upload):
+            source.finish()
+            return Checked(source, source.digest, source.size, self._decoded(source.path))
+        return Checked(source, file.digest(source), len(source), self._decoded(source))
+
+    def _decoded(self, source: bytes | Path, *, vouched: bool = False) -> Switch:
+        coded = self._opened(source)
+        if self._shapes is not None:
+            coded.check_shapes(self._shapes)
+        return coded.decode(vouched=vouched)
 
     def _opened(self, source: bytes | Path) -> CodedSwitch:
         coded = CodedSwitch(source)
@@ -163,39 +205,75 @@ class Store:
 
     def path(self, digest: str) -> Path:
         """The file of a digest, to be read only. NotStored if there is none."""
-        return self._blobs.path(digest)
+        return self.blobs.path(digest)
 
-    def find(self, tenant: str, name: str, selector: str | None = None) -> Entry | None:
-        """One version of the tenant's own: by its number, by an alias, or (None) the latest there is."""
-        return self._catalog.find(tenant, name, selector)
+    def find(
+        self,
+        tenant: str,
+        name: str,
+        selector: str | None = None,
+        *,
+        seen_by: str | None = None,
+        base: str | None = None,
+    ) -> Entry | None:
+        """One version, if who asks may see it; see `Catalog.find`."""
+        return self._catalog.find(tenant, name, selector, seen_by=seen_by, base=base)
 
     def list(self, tenant: str) -> list[Entry]:
         """All versions of the tenant's own, by name and version."""
         return self._catalog.list(tenant)
 
-    def visible(self, tenant: str) -> builtins.list[Entry]:
-        """The tenant's own, and the public ones of others; by tenant, name and version."""
-        return self._catalog.visible(tenant)
+    def visible(self, tenant: str, *, base: str | None = None) -> builtins.list[Entry]:
+        """The tenant's own, and what others share with it; see `Catalog.visible`."""
+        return self._catalog.visible(tenant, base=base)
 
-    def set_alias(self, tenant: str, name: str, alias: str, version: int) -> Entry:
+    def everything(self) -> builtins.list[Entry]:
+        """All versions of all tenants; by tenant, name and version."""
+        return self._catalog.everything()
+
+    def sharing(self, tenant: str, name: str) -> Sharing | None:
+        """Who else sees a name of the tenant's; None where it has no version."""
+        return self._catalog.sharing(tenant, name)
+
+    def share(self, tenant: str, name: str, sharing: Sharing, *, by: Actor = COMMAND_LINE) -> Sharing:
+        """Let exactly these see a name, besides its owner; it counts from the next request on.
+
+        Raises:
+            InvalidName: of one of the tenants.
+            NotStored: the tenant has nothing of that name.
+        """
+        with self._catalog.writing(by) as rows:
+            return rows.share(tenant, name, sharing)
+
+    def set_alias(
+        self, tenant: str, name: str, alias: str, version: int, *, by: Actor = COMMAND_LINE
+    ) -> Entry:
         """Point an alias of a name to one of its versions, wherever it pointed before.
 
         Raises:
             InvalidName: of the alias.
             NotStored: there is no such version.
         """
-        with self._catalog.writing() as rows:
+        with self._catalog.writing(by) as rows:
             return rows.set_alias(tenant, name, alias, version)
 
-    def delete_alias(self, tenant: str, name: str, alias: str) -> None:
+    def delete_alias(self, tenant: str, name: str, alias: str, *, by: Actor = COMMAND_LINE) -> None:
         """Take an alias off a name. NotStored if it has none so called."""
-        with self._catalog.writing() as rows:
+        with self._catalog.writing(by) as rows:
             rows.delete_alias(tenant, name, alias)
 
     def delete(
-        self, tenant: str, name: str, version: int | None = None, *, force: bool = False
+        self,
+        tenant: str,
+        name: str,
+        version: int | None = None,
+        *,
+        force: bool = False,
+        by: Actor = COMMAND_LINE,
     ) -> builtins.list[Entry]:
-        """Remove one version, or (None) all of them, and the blobs that nothing else needs.
+        """Remove one version, or (None) all of them. Their blobs stay until they are collected.
+
+        So a request that resolved a version a moment ago still gets it.
 
         Returns:
             What was removed. Its version numbers are never given again.
@@ -204,17 +282,19 @@ class Store:
             NotStored: there is nothing of that name, or no such version.
             Conflict: aliases point there, and ``force`` is not set, which removes them as well.
         """
-        with self._catalog.writing() as rows:
-            gone = rows.delete(tenant, name, version, force=force)
-        # A turn of its own: the rows are gone for good before a blob goes, and no put of the same
-        # bytes can come between the look and the removal.
-        with self._catalog.writing() as rows:
-            for digest in rows.unreferenced({entry.digest for entry in gone}):
-                self._blobs.delete(digest)
-        return gone
+        with self._catalog.writing(by) as rows:
+            return rows.delete(tenant, name, version, force=force)
+
+    def names(self, digest: str) -> bool:
+        """Whether any version of any tenant has this digest."""
+        return self._catalog.names(digest)
+
+    def collect(
+        self, *, older_than: timedelta = collect.GRACE, stopping: Callable[[], bool] = lambda: False
+    ) -> builtins.list[str]:
+        """Remove the blobs that nothing has named for that long, see `collect.collect`."""
+        return collect.collect(self.database, self.blobs, older_than=older_than, stopping=stopping)
 
     def orphans(self) -> set[str]:
-        """Digests of blobs that no version has: what a kill, or a put under way, leaves."""
-        # Blobs first: one that is put and named while this looks is then no orphan.
-        blobs = set(self._blobs.digests())
-        return blobs - self._catalog.digests()
+        """Digests of blobs that no version ever had: what a kill, or a put under way, leaves."""
+        return collect.orphans(self.database, self.blobs)

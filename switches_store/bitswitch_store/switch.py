@@ -23,7 +23,14 @@ DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class SwitchError(ValueError):
-    """A value that is no valid part of a switch; the message is one sentence naming the fault."""
+    """A value that is no valid part of a switch; the message is one sentence naming the fault.
+
+    What a file calls things stands in it, so what would end a line or steer a terminal is escaped.
+    """
+
+    def __init__(self, message: str) -> None:
+        shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+        super().__init__(message if message.isprintable() else "".join(shown))
 
 
 @dataclass(frozen=True)

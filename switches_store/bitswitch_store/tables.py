@@ -48,13 +48,14 @@ writer = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("turn", BigInteger, nullable=False),
 )
-# A name outlives its versions, so that no version number ever means two things.
+# A name outlives its versions, so that no version number ever means two things. Who sees it sees all of them.
 names = Table(
     "names",
     metadata,
     Column("tenant", String(64), primary_key=True),
     Column("name", String(64), primary_key=True),
     Column("last_version", Integer, nullable=False),
+    Column("public", Boolean, nullable=False),
 )
 switches = Table(
     "switches",
@@ -68,7 +69,6 @@ switches = Table(
     Column("labels", JSON, nullable=False),
     Column("metric", JSON, nullable=False),
     Column("base_digest", String(71), nullable=False),
-    Column("public", Boolean, nullable=False),
     Column("created", _Utc, nullable=False),
     ForeignKeyConstraint(["tenant", "name"], ["names.tenant", "names.name"]),
 )
@@ -105,7 +105,7 @@ keys = Table(
     Column("expires", _Utc),
     Column("revoked", _Utc),
 )
-# What a tenant may have and use; null is the server's default.
+# What a tenant may have and use; null is the server's default, -1 no limit.
 limits = Table(
     "limits",
     metadata,
@@ -131,7 +131,7 @@ audit = Table(
     Column("digest", String(71)),
     Column("request_id", String(128), nullable=False),
 )
-# What was answered: one row per day, caller and switch; ("", "base", 0) is the bare base.
+# What was answered: one row per day, caller and switch; ("", "base", 0) is the bare base, ("", "", 0) all.
 usage = Table(
     "usage",
     metadata,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from typing import Any, cast
 
 import httpx
 import pytest
 
 from bitswitch.api.app import create_app
-from bitswitch.tenants.caller import Keys
+from bitswitch.tenants.keys import Keys
 from bitswitch_client import calls
 from bitswitch_client.call import Call
 from bitswitch_store.switch import BaseIdentity
@@ -30,6 +31,16 @@ CALLS = [
     calls.delete("a", version=3, force=True),
     calls.alias("a", "prod", 3),
     calls.unalias("a", "prod"),
+    calls.usage(),
+    calls.usage(since=date(2026, 1, 1), until=date(2026, 1, 31), tenant="b", after="x", limit=3),
+    calls.audit(),
+    calls.audit(tenant="b", after=3, limit=3),
+    calls.sharing("a"),
+    calls.share("a", public=True, tenants=["b"]),
+    calls.whoami(),
+    calls.pin("a"),
+    calls.pin("a", version="prod"),
+    calls.unpin("a", version=3),
     calls.verify(),
     calls.state(),
     calls.ready(),
@@ -48,6 +59,8 @@ def openapi() -> dict[str, Any]:
         state=missing,
         metrics=missing,
         keys=Keys(None),
+        quotas=missing,
+        ledger=missing,
         base_name="base",
         base_identity=BaseIdentity("bert", "sha256:" + 64 * "0"),
         max_body_bytes=1024,
@@ -126,5 +139,7 @@ def least(openapi: dict[str, Any], schema: dict[str, Any]) -> Any:
         case "array":
             return [least(openapi, schema["items"])]
         case "string":
-            return "2026-01-02T03:04:05Z" if schema.get("format") == "date-time" else ""
+            return {"date-time": "2026-01-02T03:04:05Z", "date": "2026-01-02"}.get(
+                schema.get("format", ""), ""
+            )
     return {"integer": 0, "number": 0.5, "boolean": True}[schema["type"]]

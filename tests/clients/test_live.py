@@ -18,8 +18,10 @@ from bitswitch_client import (
     Client,
     ConflictError,
     InvalidRequestError,
+    KeyInfo,
     NotFoundError,
     RouteAbstainedError,
+    Sharing,
     UnreachableError,
 )
 from running import BANKING, FAR, FILMS, House, make_switches, serving
@@ -151,6 +153,10 @@ def test_a_switch_comes_is_named_is_fetched_and_goes(
     assert client.publish(files["topic"].read_bytes(), "guest") == first, "the same bytes, the same version"
     second = client.publish(files["polarity"], "guest", public=True)
     assert (second.version, second.public) == (2, True)
+    assert client.sharing("guest") == Sharing("guest", True, ())
+    assert client.share("guest", tenants=["zeta", "acme"]) == Sharing("guest", False, ("acme", "zeta"))
+    assert not client.switch("guest").public
+    assert client.share("guest") == Sharing("guest", False, ())
     assert client.alias("guest", "prod", 1).aliases == ("prod",)
     assert client.classify("guest@prod", "my card").data[0].labels == ("bank", "film", "spam")
     assert client.classify("guest", "my card").data[0].labels == ("bad", "good")
@@ -165,6 +171,10 @@ def test_a_switch_comes_is_named_is_fetched_and_goes(
     with pytest.raises(NotFoundError) as caught:
         client.classify("guest", "my card")
     assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+
+
+def test_a_client_learns_who_it_is(client: Client) -> None:
+    assert client.whoami() == KeyInfo(None, "default", "admin", None)
 
 
 def test_the_servers_no_names_the_fault(client: Client) -> None:

@@ -313,7 +313,7 @@ def test_what_counts_as_a_time_to_wait(headers: dict[str, str], seconds: float |
 
 def test_both_clients_have_every_call_under_its_own_name() -> None:
     built = {name for name, value in vars(calls).items() if _returns_call(value)}
-    assert len(built) == 14
+    assert len(built) == 21
     for kind in (Client, AsyncClient):
         assert {name for name in built if getattr(kind, name).__wrapped__ is getattr(calls, name)} == built
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +13,7 @@ import pytest
 from bitswitch.core import Mix
 from bitswitch.errors import InvalidSwitchError
 from bitswitch_store import file
-from bitswitch_store.store import Conflict, InvalidName, NotStored
+from bitswitch_store.store import Conflict, CorruptBlob, InvalidName, NotStored
 from bitswitch_store.switch import BaseIdentity, QuerySet, SwitchError
 from running import House
 
@@ -36,8 +39,8 @@ def test_what_is_published_is_routed_to_until_its_last_name_goes(parts, switch_f
     assert first.digest in parts.router
     parts.publisher.withdraw("default", "two", None, force=False)
     assert first.digest not in parts.router
-    with pytest.raises(NotStored):
-        parts.store.path(first.digest)
+    assert not parts.store.names(first.digest)
+    assert parts.store.path(first.digest).is_file()  # for requests that resolved it before
 
 
 def test_one_without_a_query_set_is_stored_and_not_routed_to(parts, switch_files):
@@ -113,11 +116,11 @@ def test_a_server_that_starts_again_routes_to_what_is_stored(
     damaged.write_bytes(b"rotten")
 
     again = House.build(tiny_base, tmp_path / "store")
-    assert again.publisher.resume("default") == 1
+    assert again.publisher.resume() == 1
     assert topic.digest in again.router
     assert polarity.digest not in again.router
     assert "polarity@1 is not routed to" in caplog.text
-    assert again.publisher.resume("default") == 1
+    assert again.publisher.resume() == 1
     again.store.close()
 
 
@@ -131,3 +134,55 @@ def test_withdrawing_frees_the_engine_s_memory(house, switch_files):
     assert entry.digest in house.engine.state().resident
     house.publisher.withdraw("default", "shortlived", None, force=False)
     assert entry.digest not in house.engine.state().resident
+
+
+def test_a_pin_is_its_owner_s_and_the_memory_everybody_s(parts, switch_files):
+    data = switch_files["topic"].read_bytes()
+    mine, same = publish(parts, data, "mine"), publish(parts, data, "again")
+    theirs = publish(parts, data, "theirs", tenant="other")
+    publisher, pinned = parts.publisher, lambda: parts.engine.state().pinned
+    publisher.pin(mine)
+    assert publisher.pinned(mine)
+    assert publisher.pinned(same)
+    assert not publisher.pinned(theirs)
+    publisher.unpin(theirs)
+    assert pinned() == (mine.digest,)
+    publisher.pin(theirs)
+    publisher.unpin(mine)
+    assert not publisher.pinned(mine)
+    assert pinned() == (mine.digest,)
+    publisher.pin(mine)
+    publisher.withdraw("other", "theirs", None, force=False)
+    publisher.withdraw("default", "mine", None, force=False)
+    assert publisher.pinned(same)
+    publisher.withdraw("default", "again", None, force=False)
+    assert not publisher.pinned(same)
+    assert pinned() == ()
+    assert parts.engine.state().resident == {}
+
+
+def test_what_cannot_be_built_is_not_pinned(parts, switch_files):
+    entry = publish(parts, switch_files["topic"].read_bytes())
+    damaged = parts.store.path(entry.digest)
+    damaged.chmod(0o644)
+    damaged.write_bytes(b"rotten")
+    with pytest.raises(CorruptBlob):
+        parts.publisher.pin(entry)
+    assert not parts.publisher.pinned(entry)
+    assert parts.engine.state().pinned == ()
+
+
+def test_what_is_withdrawn_while_it_is_pinned_is_gone(tiny_base, tmp_path, switch_files):
+    gate = threading.Event()
+    house = House.build(tiny_base, tmp_path / "store", gate=gate)
+    entry = publish(house, switch_files["topic"].read_bytes())
+    with ThreadPoolExecutor(1) as pool:
+        pinning = pool.submit(house.publisher.pin, entry)
+        while not house.publisher.pinned(entry):
+            time.sleep(0.001)
+        house.publisher.withdraw("default", "mine", None, force=False)
+        gate.set()
+        with pytest.raises(NotStored):
+            pinning.result(10)
+    assert house.engine.state().pinned == ()
+    house.store.close()

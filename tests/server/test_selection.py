@@ -9,9 +9,9 @@ import pytest
 from bitswitch.core import Mix, Neighbour, Route
 from bitswitch.errors import ModelNotFoundError
 from bitswitch.model_ref import Term, parse
-from bitswitch.selection import choice_of, find, latest, routable, select, visible
+from bitswitch.selection import choice_of, find, latest, routable, select
 from bitswitch_store import file
-from bitswitch_store.store import Store
+from bitswitch_store.store import Sharing, Store
 from bitswitch_store.switch import BaseIdentity
 
 OTHER = "sha256:" + "0" * 64
@@ -19,8 +19,8 @@ OTHER = "sha256:" + "0" * 64
 
 @pytest.fixture(scope="module")
 def store(switch_files, tmp_path_factory):
-    """``default``: a@1, a@2 (prod → 1), b@1; of another base, public: b@2, elsewhere@1.
-    ``acme``: a@1 public, a@2 private, hidden@1 private.
+    """``default``: a@1, a@2 (prod → 1), b@1; of another base: b@2, and elsewhere@1, public.
+    ``acme``: a@1 and a@2 public, lent@1 shared with ``default``, hidden@1 its own.
     """
     store = Store(tmp_path_factory.mktemp("selection"), base=None)
     topic = switch_files["topic"].read_bytes()
@@ -35,8 +35,10 @@ def store(switch_files, tmp_path_factory):
     store.set_alias("acme", "a", "prod", 2)
     store.set_alias("acme", "a", "shared", 1)
     store.put(topic, tenant="acme", name="hidden")
+    store.put(topic, tenant="acme", name="lent")
+    store.share("acme", "lent", Sharing(tenants=("default",)))
     elsewhere = replace(file.read(topic), base=BaseIdentity("bert", OTHER))
-    store.put(file.write(elsewhere), tenant="default", name="b", public=True)
+    store.put(file.write(elsewhere), tenant="default", name="b")
     store.put(file.write(elsewhere), tenant="default", name="elsewhere", public=True)
     yield store
     store.close()
@@ -64,12 +66,14 @@ def model(store, base, text, tenant="default"):
         ("b+a*0", "default", "b@1"),
         ("a*1e-60", "default", "base"),
         ("a*0.25+a@2*0.25", "default", "a@2*0.5"),
-        ("acme/a", "default", "acme/a@1"),
+        ("acme/a", "default", "acme/a@2"),
+        ("acme/a@prod", "default", "acme/a@2"),
+        ("acme/lent", "default", "acme/lent@1"),
         ("acme/a@1", "default", "acme/a@1"),
         ("acme/a@shared", "default", "acme/a@1"),
         ("a", "acme", "a@2"),
         ("hidden", "acme", "hidden@1"),
-        ("acme/a*0.5+b*0.5", "default", "acme/a@1"),
+        ("acme/a@1*0.5+b*0.5", "default", "acme/a@1"),
     ],
 )
 def test_it_is_resolved_to_versions(store, base, text, tenant, resolved):
@@ -83,8 +87,8 @@ def test_it_is_resolved_to_versions(store, base, text, tenant, resolved):
         ("c", "default", "'c'"),
         ("a@3", "default", "'a@3'"),
         ("a@nosuch", "default", "'a@nosuch'"),
-        ("acme/a@2", "default", "'acme/a@2'"),
-        ("acme/a@prod", "default", "'acme/a@prod'"),
+        ("acme/a@3", "default", "'acme/a@3'"),
+        ("acme/lent", "third", "'acme/lent'"),
         ("acme/hidden", "default", "'acme/hidden'"),
         ("nobody/a", "default", "'nobody/a'"),
         ("default/a", "acme", "'default/a'"),
@@ -103,7 +107,7 @@ def test_unknown_forbidden_and_of_another_base_are_the_same(store, base, text, t
 
 def test_of_another_base_it_can_still_be_found_to_be_kept(store):
     assert find(store, "default", Term("elsewhere")).base_digest == OTHER
-    assert find(store, "acme", Term("b", "default")).version == 2
+    assert find(store, "acme", Term("elsewhere", "default")).version == 1
 
 
 def test_the_heaviest_switch_has_the_head(store, base):
@@ -116,16 +120,16 @@ def test_the_heaviest_switch_has_the_head(store, base):
 
 def test_auto_chooses_among_the_latest_versions_under_the_tenant_s_own_names(store, base):
     named = routable(store, "default", base=base)
-    # acme's public one holds the bytes of our own b: one digest, our name
-    assert sorted(part.ref for part in named.values()) == ["a@2", "b@1"]
+    # acme's public one holds the bytes of our own a: one digest, our name
+    assert sorted(part.ref for part in named.values()) == ["a@2", "acme/lent@1", "b@1"]
     assert sorted(part.ref for part in routable(store, "acme", base=base).values()) == ["a@2", "hidden@1"]
-    assert sorted(part.ref for part in routable(store, "third", base=base).values()) == ["acme/a@1"]
-    assert [entry.version for entry in latest(visible(store, "default", base=base))] == [1, 2, 1]
+    assert sorted(part.ref for part in routable(store, "third", base=base).values()) == ["acme/a@2"]
+    assert [entry.version for entry in latest(store.visible("default", base=base))] == [2, 1, 2, 1]
 
 
 def test_a_route_is_told_in_names_heaviest_first(store, base):
     named = routable(store, "default", base=base)
-    a, b = sorted(named, key=lambda digest: named[digest].name)
+    a, _, b = sorted(named, key=lambda digest: named[digest].name)
     neighbours = (Neighbour(b, 0.6, 0.1), Neighbour(a, 0.4, 0.2))
     mix = Mix.of([(a, 0.4), (b, 0.6)])
     choice = choice_of(

@@ -36,6 +36,18 @@ def test_sizes_may_have_units(monkeypatch):
     assert (settings.resident_bytes, settings.max_upload_bytes) == (2 * 2**30, 2**20)
 
 
+def test_a_list_comes_as_json_or_toml_or_one_by_one(tmp_path, monkeypatch):
+    config = tmp_path / "bitswitch.toml"
+    config.write_text('pin = ["a", "other/b@3"]\n')
+    assert read_settings(config, **NEEDED).pin == ("a", "other/b@3")
+    monkeypatch.setenv("BITSWITCH_PIN", '["c@prod"]')
+    assert read_settings(config, **NEEDED).pin == ("c@prod",)
+    assert read_settings(config, **NEEDED, pin=["d"]).pin == ("d",)
+    monkeypatch.setenv("BITSWITCH_PIN", "c@prod")
+    with pytest.raises(SettingsError, match=r'"pin".*JSON, such as \["a", "b"\]'):
+        read_settings(**NEEDED)
+
+
 def test_the_key_is_not_shown():
     settings = read_settings(**NEEDED, api_key="very-secret")
     assert "very-secret" not in repr(settings)
@@ -103,3 +115,18 @@ def test_a_file_that_cannot_be_read_stops_the_start(tmp_path, text, told):
 
 def test_every_setting_says_what_it_is():
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_a_deleted_switch_is_kept_longer_than_a_request_takes():
+    with pytest.raises(
+        SettingsError, match=r"collect_after \(60 s\) is not more than request_timeout \(60 s\)"
+    ):
+        read_settings(**NEEDED, collect_after=60)
+
+
+def test_faults_of_several_settings_at_once_tell_no_secret():
+    with pytest.raises(SettingsError) as refused:
+        read_settings(
+            **NEEDED, collect_after=1, api_key="very-secret", database_url="postgresql://u:very-secret@h/d"
+        )
+    assert "very-secret" not in str(refused.value)

@@ -1,33 +1,21 @@
 from __future__ import annotations
 
 import logging
-import random
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from places import Place, age, damage
 from small import BASE, OTHER_BASE, small_switch
 
 from bitswitch_store import file
+from bitswitch_store.blobs import DirectoryBlobs
 from bitswitch_store.store import Conflict, CorruptBlob, Entry, InvalidName, NotStored, Store, StoreError
 from bitswitch_store.switch import SwitchError
 
-PUBLISHER = Path(__file__).with_name("publisher.py")
-
-
-def opened(root: Path) -> closing[Store]:
-    return closing(Store(root, base=BASE))
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with opened(tmp_path / "store") as store:
-        yield store
+NO_TIME = timedelta(0)
 
 
 def small(seed: int = 0, **values: object) -> bytes:
@@ -35,12 +23,12 @@ def small(seed: int = 0, **values: object) -> bytes:
 
 
 def blobs(store: Store) -> set[str]:
-    return set(store._blobs.digests())
+    return set(store.blobs.digests())
 
 
-def test_a_switch_that_is_put_comes_back_after_reopening(tmp_path: Path):
+def test_a_switch_that_is_put_comes_back_after_reopening(place: Place):
     data = small(3, labels=("no", "yes", "perhaps"))
-    with opened(tmp_path / "store") as store:
+    with place.opened() as store:
         entry = store.put(data, tenant="acme", public=True)
     assert entry == Entry(
         tenant="acme",
@@ -56,7 +44,7 @@ def test_a_switch_that_is_put_comes_back_after_reopening(tmp_path: Path):
         base_digest=BASE.digest,
         created=entry.created,
     )
-    with opened(tmp_path / "store") as store:
+    with place.opened() as store:
         assert store.find("acme", "trec6") == entry
         assert store.list("acme") == store.visible("other") == [entry]
         assert file.write(store.get(entry.digest)) == data
@@ -95,12 +83,12 @@ def test_what_is_no_switch_is_refused_and_leaves_nothing(store: Store, data: byt
     assert blobs(store) == set()
 
 
-def test_a_switch_of_another_base_is_refused(store: Store, tmp_path: Path):
+def test_a_switch_of_another_base_is_refused(store: Store, place: Place):
     data = small(base=OTHER_BASE)
     with pytest.raises(SwitchError, match=f"base roberta {OTHER_BASE.digest}; .* serves bert {BASE.digest}"):
         store.put(data, tenant="acme")
     assert blobs(store) == set()
-    with closing(Store(tmp_path / "store", base=None)) as any_base:
+    with place.opened(base=None) as any_base:
         entry = any_base.put(data, tenant="acme")
         assert any_base.get(entry.digest).base == OTHER_BASE
     with pytest.raises(SwitchError, match=OTHER_BASE.digest):
@@ -133,7 +121,7 @@ def test_a_damaged_file_is_named_and_mended_by_putting_it_again(store: Store):
     entry = store.put(data, tenant="acme")
     damaged = bytearray(data)
     damaged[len(data) // 2] ^= 1
-    store.path(entry.digest).write_bytes(damaged)
+    damage(store.blobs, entry.digest, bytes(damaged))
     with pytest.raises(CorruptBlob, match=entry.digest):
         store.get(entry.digest)
     assert store.put(data, tenant="acme") == entry
@@ -181,14 +169,16 @@ def test_aliases_point_to_versions(store: Store):
 
 def test_a_blob_goes_with_the_last_version_that_has_it(store: Store):
     mine = store.put(small(1), tenant="acme", name="a")
-    store.put(small(2), tenant="acme", name="a")
+    second = store.put(small(2), tenant="acme", name="a")
     store.put(small(1), tenant="acme", name="a")
     store.put(small(1), tenant="other", name="b")
     store.delete("acme", "a", 1)
     assert store.path(mine.digest)
     assert [entry.version for entry in store.delete("acme", "a")] == [2, 3]
+    assert store.collect(older_than=NO_TIME) == [second.digest]
     assert blobs(store) == {mine.digest}
     store.delete("other", "b")
+    assert store.collect(older_than=NO_TIME) == [mine.digest]
     assert blobs(store) == set()
     with pytest.raises(NotStored, match=mine.digest):
         store.get(mine.digest)
@@ -211,25 +201,70 @@ def test_the_catalog_may_lie_elsewhere(tmp_path: Path):
     for expected in (1, 2):
         with closing(Store(tmp_path / "a % b?c", base=BASE, database_url=url)) as store:
             assert store.put(small(expected), tenant="acme").version == expected
-    assert [path.name for path in (tmp_path / "a % b?c").iterdir()] == ["blobs"]
+    assert {path.name for path in (tmp_path / "a % b?c").iterdir()} == {"blobs", "incoming"}
     with closing(Store(tmp_path / "a % b?c", base=BASE)) as store:
         assert store.list("acme") == []
     assert (tmp_path / "a % b?c" / "catalog.sqlite3").is_file()
 
 
-def test_blobs_without_a_version_are_reported_and_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    with opened(tmp_path) as store:
+def test_a_deleted_version_is_still_had_by_those_who_resolved_it(store: Store):
+    entry = store.put(small(1), tenant="acme")
+    store.delete("acme", "trec6")
+    assert store.find("acme", "trec6") is None
+    assert store.collect() == []
+    assert file.write(store.get(entry.digest)) == small(1)
+    age(store, entry.digest, minutes=59)
+    assert store.collect() == []
+    age(store, entry.digest, minutes=61)
+    assert store.collect() == [entry.digest]
+    assert blobs(store) == set()
+    assert store.collect(older_than=NO_TIME) == []
+
+
+def test_what_is_published_again_is_no_garbage_any_more(store: Store):
+    for _ in range(2):
+        entry = store.put(small(1), tenant="acme", name="a")
+        age(store, entry.digest, hours=2)
+        assert store.collect() == []
+        assert store.names(entry.digest)
+        store.delete("acme", "a")
+        assert not store.names(entry.digest)
+    assert store.collect() == []  # the time counts from the last delete
+    age(store, entry.digest, hours=2)
+    assert store.collect() == [entry.digest]
+
+
+def test_blobs_without_a_version_are_reported_and_collected(place: Place, caplog: pytest.LogCaptureFixture):
+    with place.opened() as store:
         entry = store.put(small(1), tenant="acme")
-        orphan = store._blobs.put(small(2))
-    with caplog.at_level(logging.WARNING), opened(tmp_path) as store:
+        orphan = store.blobs.put(small(2))
+    with caplog.at_level(logging.WARNING), place.opened() as store:
         assert store.orphans() == {orphan}
+        assert store.collect() == []
         assert blobs(store) == {orphan, entry.digest}
-    assert f"1 blobs belong to no switch, such as {orphan}" in caplog.text
+        assert f"1 blobs belong to no switch, such as {orphan}; they are collected" in caplog.text
+        if isinstance(store.blobs, DirectoryBlobs):
+            age(store, orphan, minutes=61)
+            assert store.collect() == [orphan]
+        else:  # an object's age cannot be forged
+            assert store.collect(older_than=timedelta(seconds=-2)) == [orphan]
+        assert blobs(store) == {entry.digest}
 
 
-def test_eight_threads_publish_to_one_name(store: Store, tmp_path: Path):
+def test_a_blob_that_went_before_its_row_is_forgotten(store: Store):
+    """What a kill between the two leaves."""
+    entry = store.put(small(1), tenant="acme")
+    store.delete("acme", "trec6")
+    store.blobs.delete(entry.digest)
+    assert store.collect(older_than=NO_TIME) == [entry.digest]
+    assert store.collect(older_than=NO_TIME) == []
+    assert store.put(small(1), tenant="acme").version == 2
+    assert file.write(store.get(entry.digest)) == small(1)
+
+
+def test_eight_threads_publish_to_one_name(store: Store, place: Place):
     files = [small(seed) for seed in range(40)]
-    with opened(tmp_path / "store") as second, ThreadPoolExecutor(8) as pool:
+    with place.opened() as second, ThreadPoolExecutor(8) as pool:
         entries = list(
             pool.map(lambda i: (store, second)[i % 2].put(files[i], tenant="acme", name="a"), range(40))
         )
@@ -239,77 +274,19 @@ def test_eight_threads_publish_to_one_name(store: Store, tmp_path: Path):
     assert blobs(store) == {entry.digest for entry in entries}
 
 
-def test_a_put_of_bytes_that_another_deletes_keeps_them(store: Store, tmp_path: Path):
-    """Every row has its blob at all times, whoever puts and deletes the same bytes at once."""
+def test_a_put_of_bytes_that_another_deletes_and_collects_keeps_them(store: Store, place: Place):
+    """Every row has its blob at all times, whoever puts, deletes and collects the same bytes at once."""
     data = small()
 
     def churn(tenant: str) -> None:
-        with opened(tmp_path / "store") as mine:
+        with place.opened() as mine:
             for _ in range(12):
                 digest = mine.put(data, tenant=tenant).digest
-                assert mine.path(digest).read_bytes() == data
+                assert mine.blobs.raw(digest) == data
                 mine.delete(tenant, "trec6")
+                mine.collect(older_than=NO_TIME)
 
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(churn, ("a", "b", "c")))
+    store.collect(older_than=NO_TIME)
     assert blobs(store) == set()
-
-
-def test_a_kill_at_any_instant_loses_nothing_that_was_said_to_be_done(tmp_path: Path):
-    root, files = tmp_path / "store", tmp_path / "files"
-    files.mkdir()
-    for number in range(12):
-        (files / f"{number:02}").write_bytes(small(number))
-    seed = random.randrange(1 << 32)
-    print("seed", seed)
-    instant = random.Random(seed)
-    done: dict[int, str] = {}  # version → digest, of those not deleted
-    deleted: set[int] = set()
-    for _ in range(4):
-        for said in _published_until_killed(
-            root, files, after=instant.randrange(5, 15), wait=instant.random()
-        ):
-            if said[0] == "put":
-                assert int(said[1]) not in deleted
-                done[int(said[1])] = said[2]
-            else:
-                del done[int(said[1])]
-                deleted.add(int(said[1]))
-        with opened(root) as store:
-            _check_after_kill(store, done, deleted)
-    assert done
-    assert deleted
-
-
-def _published_until_killed(root: Path, files: Path, *, after: int, wait: float) -> list[list[str]]:
-    """What the publisher said was done; killed after so many lines and a share of its usual turn."""
-    process = subprocess.Popen([sys.executable, PUBLISHER, root, files], stdout=subprocess.PIPE, text=True)
-    lines = [process.stdout.readline()]
-    began = time.monotonic()
-    lines += [process.stdout.readline() for _ in range(after)]
-    time.sleep(wait * min(0.1, (time.monotonic() - began) / after))
-    process.kill()
-    lines += process.communicate(timeout=30)[0].splitlines(keepends=True)
-    assert lines[0] == "open\n"
-    return [line.split() for line in lines[1:] if line.endswith("\n")]
-
-
-def _check_after_kill(store: Store, done: dict[int, str], deleted: set[int]) -> None:
-    entries = store.list("acme")
-    stored = {entry.version: entry.digest for entry in entries}
-    # What was under way may be done or not, though nobody was told: at most one put or delete.
-    extra, missing = stored.keys() - done.keys(), done.keys() - stored.keys()
-    assert len(extra) + len(missing) <= 1
-    assert not extra & deleted
-    assert stored.items() >= {version: done[version] for version in done.keys() - missing}.items()
-    for entry in entries:
-        assert file.digest(file.write(store.get(entry.digest))) == entry.digest
-        assert store.find("acme", "a", str(entry.version)) == entry
-    for digest in blobs(store):
-        store._blobs.read(digest)  # whole, an orphan too
-    assert len(store.orphans()) <= 4  # one a kill at most
-    # From here on it is known.
-    for version in missing:
-        del done[version]
-        deleted.add(version)
-    done.update(stored)

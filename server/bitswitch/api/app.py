@@ -12,13 +12,33 @@ from fastapi import Depends, FastAPI
 from fastapi.security import HTTPBearer
 
 from bitswitch.answer import Answers
-from bitswitch.api import admin, classify, embeddings, faults, health, models, oip, reference, route, switches
+from bitswitch.api import (
+    admin,
+    classify,
+    embeddings,
+    faults,
+    health,
+    key,
+    models,
+    oip,
+    records,
+    reference,
+    route,
+    sharing,
+    switches,
+)
+from bitswitch.api import (
+    metrics as prometheus,
+)
 from bitswitch.api.middleware import BodyLimit, Envelope, HangUp
 from bitswitch.api.parts import Parts, State, Verdict
+from bitswitch.api.record import Recorder
 from bitswitch.api.wire import FaultResponse
 from bitswitch.observe.metrics import Metrics
 from bitswitch.publish import Publisher
-from bitswitch.tenants.caller import Keys
+from bitswitch.tenants.keys import Keys
+from bitswitch.tenants.limits import Quotas
+from bitswitch.tenants.usage import Ledger
 from bitswitch_store.store import Store
 from bitswitch_store.switch import BaseIdentity
 
@@ -47,11 +67,14 @@ def create_app(
     state: Callable[[], State],
     metrics: Metrics,
     keys: Keys,
+    quotas: Quotas,
+    ledger: Ledger,
     base_name: str,
     base_identity: BaseIdentity,
     max_body_bytes: int,
     max_upload_bytes: int,
     docs: bool = True,
+    metrics_public: bool = False,
     lifespan: Lifespan | None = None,
 ) -> FastAPI:
     """The ASGI application over the parts.
@@ -63,6 +86,7 @@ def create_app(
         max_body_bytes: of a JSON body.
         max_upload_bytes: of an uploaded switch.
         docs: whether ``/docs`` and ``/openapi.json`` are served; they need no key.
+        metrics_public: whether ``/metrics`` needs none either.
         lifespan: starts the parts before the first request and stops them after the last; None where the
             caller does.
     """
@@ -87,20 +111,34 @@ def create_app(
         state=state,
         metrics=metrics,
         keys=keys,
+        quotas=quotas,
+        ledger=ledger,
         base_name=base_name,
         base_identity=base_identity,
+        max_upload_bytes=max_upload_bytes,
         started=int(time.time()),
     )
     faults.install(app)
     if docs:
         reference.install(app)
     # For the documentation alone: who gets in is decided by `door.Guarded`, before a body is read.
-    key = [Depends(HTTPBearer(auto_error=False))] if keys.needed else []
+    bearer = [Depends(HTTPBearer(auto_error=False))]
     app.include_router(health.router)
-    for module in (classify, embeddings, route, models, switches, oip, admin):
-        app.include_router(module.router, dependencies=key)
+    app.include_router(
+        prometheus.router(public=metrics_public), dependencies=[] if metrics_public else bearer
+    )
+    modules = (classify, embeddings, route, models, sharing, oip, admin, key)
+    for router in (
+        *(module.router for module in modules),
+        switches.reading,
+        switches.changing,
+        switches.pinning,
+        records.used,
+        records.changed,
+    ):
+        app.include_router(router, dependencies=bearer)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, body=max_body_bytes, upload=max_upload_bytes)
     app.add_middleware(HangUp)
-    app.add_middleware(Envelope, metrics=metrics)
+    app.add_middleware(Envelope, recorder=Recorder(metrics, ledger))
     return app

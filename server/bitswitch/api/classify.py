@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from bitswitch.answer import Item
 from bitswitch.api.door import Guarded
 from bitswitch.api.inputs import listed
-from bitswitch.api.parts import House, Who
+from bitswitch.api.parts import House, Who, permit_of
 from bitswitch.api.serve import answered, common_mix, head, item_fields, note, request_id
 from bitswitch.api.wire import ClassifyDatum, ClassifyRequest, ClassifyResponse
 from bitswitch.core import Want
@@ -24,9 +24,9 @@ async def classify(body: ClassifyRequest, request: Request, house: House, who: W
     near to none is refused: 422 `route_abstained`.
     """
     answer = await house.answers.classify(
-        who.tenant, body.model, listed(body.input), request_id=request_id(request)
+        who.tenant, body.model, listed(body.input), request_id=request_id(request), permit=permit_of(request)
     )
-    note(request, answered(answer, Want.CLASSIFY))
+    note(request, answered(answer, Want.CLASSIFY, who.tenant))
     return ClassifyResponse(
         **head(request, "classify", answer.model, answer.tokens),
         mix=common_mix(answer.items),

@@ -1,4 +1,4 @@
-"""What every request passes before its endpoint: the key, the host, the origin, the body's encoding.
+"""What every request passes before its endpoint: key, role, host, origin, the body's encoding.
 
 In this order, so that nobody without a key gets a body read. Knows no endpoint.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from fastapi import Request, Response
@@ -16,6 +16,7 @@ from pydantic_core import from_json
 
 from bitswitch.api.parts import parts_of
 from bitswitch.errors import InvalidRequestError, PermissionError  # noqa: A004
+from bitswitch.tenants.caller import Role
 
 _UNCHANGING = ("GET", "HEAD", "OPTIONS")
 _AS_JSON = ("", "application/json", "application/x-www-form-urlencoded")
@@ -30,23 +31,48 @@ class UnsupportedMediaTypeError(InvalidRequestError):
 
 
 class Guarded(APIRoute):
-    """A route that needs a key. Every endpoint but the health ones is one."""
+    """A route that needs a key, of any role. Every endpoint but the health ones is one, or more.
+
+    Attributes:
+        role: the least role that it needs.
+    """
+
+    role: ClassVar[Role] = Role.CALLER
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The endpoint behind the door."""
         endpoint = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
-            keys = parts_of(request).keys
-            request.state.caller = keys.admit(request.headers.get("authorization"))
+            house = parts_of(request)
+            keys = house.keys
+            caller = request.state.caller = keys.admit(request.headers.get("authorization"))
+            if not caller.role.reaches(self.role):
+                raise PermissionError(
+                    f"This takes a key of the role {self.role.value!r}; yours is {caller.role.value!r}."
+                )
             if not keys.needed:
                 _refuse_other_names(request)
                 _refuse_other_sites(request)
+            # Given back by `middleware.Envelope`, however the request ends.
+            request.state.permit = house.quotas.admit(caller.tenant)
             if self.body_field is not None:
                 request = await _with_json(request)
             return await endpoint(request)
 
         return handle
+
+
+class Publishing(Guarded):
+    """A route that changes switches of the caller's tenant."""
+
+    role = Role.PUBLISHER
+
+
+class Operating(Guarded):
+    """A route for those who operate the server."""
+
+    role = Role.ADMIN
 
 
 def media_type(request: Request) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bitswitch.api.door import Guarded
 from bitswitch.api.inputs import listed
-from bitswitch.api.parts import House, Who
+from bitswitch.api.parts import House, Who, permit_of
 from bitswitch.api.serve import answered, common_mix, head, item_fields, note, request_id
 from bitswitch.api.wire import EmbeddingDatum, EmbeddingsRequest, EmbeddingsResponse
 from bitswitch.core import Want
@@ -23,9 +23,9 @@ router = APIRouter(route_class=Guarded, tags=["inference"])
 async def embeddings(body: EmbeddingsRequest, request: Request, house: House, who: Who) -> EmbeddingsResponse:
     """One vector per text, by the base's own pooling. Where `auto` is near to no task, the base's vector."""
     answer = await house.answers.embed(
-        who.tenant, body.model, listed(body.input), request_id=request_id(request)
+        who.tenant, body.model, listed(body.input), request_id=request_id(request), permit=permit_of(request)
     )
-    note(request, answered(answer, Want.EMBED))
+    note(request, answered(answer, Want.EMBED, who.tenant))
     vectors = (shortened(item.values, body.dimensions) for item in answer.items)
     return EmbeddingsResponse(
         **head(request, "embed", answer.model, answer.tokens),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,17 +11,24 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import Scope
 
 from bitswitch.errors import (
     BitswitchError,
     ConflictError,
+    InputTooLongError,
     InvalidRequestError,
     InvalidSwitchError,
     NotFoundError,
+    QuotaExceededError,
+    UnavailableError,
 )
-from bitswitch_store.store import Conflict, InvalidName, NotStored
+from bitswitch_store.errors import StoreUnavailable
+from bitswitch_store.store import Conflict, InvalidName, NotStored, QuotaExceeded, TooLarge
 from bitswitch_store.switch import SwitchError
+
+_log = logging.getLogger(__name__)
 
 _MOST_TOLD = 3
 _CODES = {404: "not_found", 405: "method_not_allowed"}
@@ -55,7 +63,8 @@ def _headers(error: BitswitchError) -> dict[str, str]:
 
 def install(app: FastAPI) -> None:
     """Let ``app`` answer errors in this shape."""
-    for kind in (BitswitchError, SwitchError, Conflict, InvalidName, NotStored):
+    kinds: list[type[Exception]] = [BitswitchError, StoreUnavailable, *_KINDS]
+    for kind in kinds:
         app.add_exception_handler(kind, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
@@ -65,19 +74,27 @@ async def _on_error(request: Request, error: Exception) -> JSONResponse:
     return respond(request.scope, _told(error))
 
 
+_KINDS: Mapping[type[Exception], tuple[type[BitswitchError], str | None]] = {
+    SwitchError: (InvalidSwitchError, "file"),
+    InvalidName: (InvalidRequestError, "name"),
+    NotStored: (NotFoundError, None),
+    TooLarge: (InputTooLongError, "file"),
+    QuotaExceeded: (QuotaExceededError, None),
+    Conflict: (ConflictError, None),
+}
+"""The store's exceptions, as ones that a caller can be told, and the field that they are about."""
+
+
 def _told(error: Exception) -> BitswitchError:
     """``error`` as one that a caller can be told."""
-    match error:
-        case BitswitchError():
-            return error
-        case SwitchError():
-            return InvalidSwitchError(_sentence(error), param="file")
-        case InvalidName():
-            return InvalidRequestError(_sentence(error), param="name")
-        case NotStored():
-            return NotFoundError(_sentence(error))
-        case Conflict():
-            return ConflictError(_sentence(error))
+    if isinstance(error, BitswitchError):
+        return error
+    if isinstance(error, StoreUnavailable):  # whose text may tell where the database is
+        _log.error("the store does not answer: %s", error)
+        return UnavailableError("The store does not answer now; try again shortly.", retry_after=1.0)
+    for kind, (told, param) in _KINDS.items():
+        if isinstance(error, kind):
+            return told(_sentence(error), param=param)
     raise error
 
 
@@ -130,4 +147,14 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
             message = f"{error.detail}"
     code = _CODES.get(error.status_code, "invalid_request")
     shape = {"message": message, "type": InvalidRequestError.type, "param": None, "code": code}
-    return _respond(request.scope, error.status_code, shape, error.headers or {})
+    headers = {"allow": _allowed(request)} if error.status_code == 405 else error.headers or {}
+    return _respond(request.scope, error.status_code, shape, headers)
+
+
+def _allowed(request: Request) -> str:
+    """The methods of a path, over all routes: Starlette tells those of the first one it comes to."""
+    methods: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            methods |= getattr(route, "methods", None) or set()
+    return ", ".join(sorted(methods - {request.method}))

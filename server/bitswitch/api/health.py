@@ -15,14 +15,16 @@ router = APIRouter(tags=["health"])
 
 @router.get("/health", summary="Whether requests are taken (vLLM's path)")
 async def health(house: House) -> dict[str, str]:
-    """200 when requests are taken, 503 before and after."""
+    """200 when requests are taken, 503 before, after, and while the weights are being mended."""
     _check_ready(house)
     return {"status": "ok"}
 
 
 @router.get("/v2/health/live", summary="Whether the server lives")
-async def live() -> dict[str, bool]:
-    """200, always."""
+async def live(house: House) -> dict[str, bool]:
+    """200, but for a server that can no longer mend itself: 503 asks whoever watches it to start it anew."""
+    if house.state().condition == "failed":
+        raise UnavailableError("The server has failed and has to be started anew; its log says why.")
     return {"live": True}
 
 
@@ -34,5 +36,8 @@ async def ready(house: House) -> dict[str, bool]:
 
 
 def _check_ready(house: Parts) -> None:
-    if not house.state().ready:
-        raise UnavailableError("The server is not ready for requests; try again shortly.", retry_after=1.0)
+    state = house.state()
+    if not state.ready:
+        raise UnavailableError(
+            f"The server is not ready for requests ({state.condition}); try again shortly.", retry_after=1.0
+        )

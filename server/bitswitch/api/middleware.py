@@ -12,13 +12,13 @@ import time
 import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bitswitch.api.faults import respond
-from bitswitch.api.serve import Served
+from bitswitch.api.record import Recorder
 from bitswitch.core import Timing
-from bitswitch.errors import BitswitchError, InputTooLongError, RequestCancelledError, RouteAbstainedError
-from bitswitch.observe.metrics import Metrics
+from bitswitch.errors import BitswitchError, InputTooLongError, RequestCancelledError
 
 _log = logging.getLogger(__name__)
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
@@ -30,9 +30,9 @@ _FORM_EXTRA = 64 * 1024
 class Envelope:
     """Gives each request an id, its answer the times, and an error that nobody foresaw a constant text."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, recorder: Recorder) -> None:
         self._app = app
-        self._metrics = metrics
+        self._recorder = recorder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -44,37 +44,32 @@ class Envelope:
         request_id = given if _REQUEST_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
-        begun = False
+        status: int | None = None
 
         async def sending(message: Message) -> None:
-            nonlocal begun
+            nonlocal status
             if message["type"] == "http.response.start":
-                begun = True
+                status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
                 if served := state.get("served"):
                     headers.update(_times(served.timing, time.perf_counter() - started))
+                if permit := state.get("permit"):
+                    headers.update(permit.headers())
             await send(message)
 
         try:
             await self._app(scope, receive, sending)
         except Exception:  # the caller must not see what went wrong in here; the log does
             _log.exception("request %s to %s failed", request_id, scope["path"])
-            if begun:
+            if status is not None:
                 raise
             fault = BitswitchError("The server failed to answer; its log says why, under this request's id.")
             await respond(scope, fault)(scope, receive, sending)
         finally:
-            self._count(state.get("served"), state.get("failed"), time.perf_counter() - started)
-
-    def _count(self, served: Served | None, failed: str | None, seconds: float) -> None:
-        if failed is not None:
-            self._metrics.request_failed(failed)
-            if failed == RouteAbstainedError.code:
-                self._metrics.router_abstained(1)
-        elif served is not None:
-            self._metrics.request_finished(served.want, served.timing, tokens=served.tokens, seconds=seconds)
-            self._metrics.router_abstained(served.abstained)
+            if permit := state.get("permit"):
+                permit.release()
+            self._recorder.ended(scope, status, time.perf_counter() - started)
 
 
 def _times(timing: Timing, total: float) -> dict[str, str]:
@@ -127,9 +122,13 @@ class HangUp:
             if not work.done() and not answered.is_set():
                 work.cancel()
                 await asyncio.wait({work})
-            if not work.cancelled():
-                await work
-            else:
+            cancelled = work.cancelled()
+            if not cancelled:
+                try:
+                    await work
+                except ClientDisconnect:  # in the middle of the body
+                    cancelled = True
+            if cancelled:
                 scope["state"]["failed"] = RequestCancelledError.code
                 _log.info("request %s: the caller hung up", scope["state"]["request_id"])
         finally:

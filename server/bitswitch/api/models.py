@@ -9,7 +9,7 @@ from bitswitch.api.parts import House, Parts, Who
 from bitswitch.api.wire import ModelOut, ModelsResponse
 from bitswitch.errors import ModelNotFoundError
 from bitswitch.model_ref import AUTO, BASE, parse
-from bitswitch.selection import find, latest, name_of, visible
+from bitswitch.selection import find, latest, name_of
 from bitswitch_store.store import Entry
 
 router = APIRouter(route_class=Guarded, tags=["models"])
@@ -19,7 +19,7 @@ _OWNER = "bitswitch"
 @router.get("/v1/models", summary="List models")
 def models(house: House, who: Who) -> ModelsResponse:
     """`base`, `auto`, and every switch of yours or shared with you, once."""
-    entries = latest(visible(house.store, who.tenant, base=house.base_identity.digest))
+    entries = latest(house.store.visible(who.tenant, base=house.base_identity.digest))
     own = [_model(house, BASE), _model(house, AUTO)]
     return ModelsResponse(data=own + [_switch(house, entry, name_of(entry, who.tenant)) for entry in entries])
 

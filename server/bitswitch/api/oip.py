@@ -7,7 +7,7 @@ from importlib.metadata import version as installed_version
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, HTTPException, Path, Request
 
 from bitswitch.answer import Answer
 from bitswitch.api.door import Guarded
@@ -25,7 +25,7 @@ from bitswitch.api.oip_wire import (
     ServerMetadata,
     TensorMetadata,
 )
-from bitswitch.api.parts import House, Parts, Who
+from bitswitch.api.parts import House, Parts, Who, permit_of
 from bitswitch.api.serve import answered, note, request_id
 from bitswitch.core import Mix, Want
 from bitswitch.errors import InvalidModelError, InvalidRequestError
@@ -38,7 +38,7 @@ _FAULTS: dict[int | str, dict[str, Any]] = {
 }
 router = APIRouter(route_class=Guarded, prefix="/v2", tags=["open inference protocol"], responses=_FAULTS)
 
-Model = Annotated[str, Path(max_length=8192, description="As `model` elsewhere.", examples=["trec6"])]
+Model = Annotated[str, Path(max_length=4096, description="As `model` elsewhere.", examples=["trec6"])]
 Version = Annotated[int, Path(ge=1, le=999_999_999)]
 
 
@@ -75,6 +75,12 @@ async def model_infer(
 ) -> InferResponse:
     """Classify texts. `auto` works as long as it chooses one head for all of them."""
     return await _infer(model, body, request, house, who.tenant, name=model)
+
+
+@router.get("/models/{model:path}/infer", include_in_schema=False)
+async def not_inferred(model: Model) -> None:
+    """Or the path would be taken for a model's name."""
+    raise HTTPException(405, headers={"allow": "POST"})
 
 
 @router.get("/models/{model:path}/versions/{version}", summary="Get a version's metadata")
@@ -136,9 +142,9 @@ async def _infer(
     model: str, body: InferRequest, request: Request, house: Parts, tenant: str, *, name: str
 ) -> InferResponse:
     answer = await house.answers.classify(
-        tenant, model, _inputs(body.inputs[0]), request_id=request_id(request)
+        tenant, model, _inputs(body.inputs[0]), request_id=request_id(request), permit=permit_of(request)
     )
-    note(request, answered(answer, Want.CLASSIFY))
+    note(request, answered(answer, Want.CLASSIFY, tenant))
     outputs = {one.name: one for one in _outputs(answer)}
     wanted = [output.name for output in body.outputs] if body.outputs else list(outputs)
     parts = answer.items[0].selection.parts

@@ -12,7 +12,11 @@ from bitswitch.answer import Answers
 from bitswitch.core import Mix
 from bitswitch.observe.metrics import Metrics
 from bitswitch.publish import Publisher
-from bitswitch.tenants.caller import Caller, Keys
+from bitswitch.tenants.caller import Caller
+from bitswitch.tenants.keys import Keys
+from bitswitch.tenants.limits import Permit, Quotas
+from bitswitch.tenants.usage import Ledger
+from bitswitch_store.audit import Actor
 from bitswitch_store.store import Store
 from bitswitch_store.switch import BaseIdentity
 
@@ -57,6 +61,10 @@ class State(Protocol):
         """Bytes of each switch in memory, by digest."""
 
     @property
+    def pinned(self) -> tuple[str, ...]:
+        """Digests of the switches that stay in memory."""
+
+    @property
     def transitions(self) -> int:
         """Since the start."""
 
@@ -71,6 +79,22 @@ class State(Protocol):
     @property
     def ready(self) -> bool:
         """Whether requests are taken."""
+
+    @property
+    def condition(self) -> str:
+        """In a word, what it is about; see `Condition`."""
+
+    @property
+    def reason(self) -> str:
+        """Why it is not ready."""
+
+    @property
+    def reloads(self) -> Mapping[str, int]:
+        """How often the base was loaded anew, by reason."""
+
+    @property
+    def failed_checks(self) -> int:
+        """How often the weights were not the base's when they had to be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +114,12 @@ class Parts:
     verify: Callable[[], Verdict]
     state: Callable[[], State]
     keys: Keys
+    quotas: Quotas
+    ledger: Ledger
     metrics: Metrics
     base_name: str
     base_identity: BaseIdentity
+    max_upload_bytes: int
     started: int
 
 
@@ -104,6 +131,16 @@ def parts_of(request: Request) -> Parts:
 def caller_of(request: Request) -> Caller:
     """Who calls; `door.Guarded` has admitted them."""
     return cast("Caller", request.state.caller)
+
+
+def permit_of(request: Request) -> Permit:
+    """The leave that `door.Guarded` got for this request; the envelope gives it back."""
+    return cast("Permit", request.state.permit)
+
+
+def actor_of(request: Request) -> Actor:
+    """Who changes what this request changes."""
+    return Actor(caller_of(request).key, str(request.state.request_id))
 
 
 async def _parts(request: Request) -> Parts:  # async: FastAPI gives a plain function a thread

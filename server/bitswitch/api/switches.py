@@ -1,4 +1,4 @@
-"""Switches come and go while the server serves: upload, list, get, download, delete, aliases."""
+"""Switches come and go while the server serves: upload, list, get, download, delete, aliases, pins."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import FileResponse
-from starlette.datastructures import FormData, UploadFile
 
-from bitswitch.api.door import Guarded, UnsupportedMediaTypeError, media_type
-from bitswitch.api.parts import House, Who
+from bitswitch.api.door import Guarded, Operating, Publishing
+from bitswitch.api.parts import House, Parts, Who, actor_of, permit_of
+from bitswitch.api.upload import FIELDS, read_form
 from bitswitch.api.wire import AliasRequest, DeletedResponse, SwitchesResponse, SwitchOut
-from bitswitch.errors import InvalidRequestError
 from bitswitch.model_ref import Term
 from bitswitch.selection import find
+from bitswitch_store.store import Entry
 
-router = APIRouter(route_class=Guarded, prefix="/v1/switches", tags=["switches"])
+reading = APIRouter(route_class=Guarded, prefix="/v1/switches", tags=["switches"])
+changing = APIRouter(route_class=Publishing, prefix="/v1/switches", tags=["switches"])
+# What is pinned takes from the memory that all tenants share.
+pinning = APIRouter(route_class=Operating, prefix="/v1/switches", tags=["switches"])
 
 Name = Annotated[str, Path(max_length=64, description="The switch's name.", examples=["trec6"])]
 Owner = Annotated[str | None, Query(max_length=64, description="Another tenant who shares it.")]
@@ -26,76 +29,56 @@ Which = Annotated[
 Number = Annotated[int | None, Query(ge=1, le=999_999_999, description="One version; all if not given.")]
 Force = Annotated[bool, Query(description="Delete it although aliases point there, and those too.")]
 
-_FIELDS: dict[str, Any] = {
-    "file": {"type": "string", "format": "binary", "description": "A file that `bitswitch make` wrote."},
-    "name": {"type": "string", "description": "The name to publish it under; its task if not given."},
-    "public": {"type": "boolean", "default": False, "description": "Whether other tenants see it."},
-}
 _FORM: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
             "multipart/form-data": {
-                "schema": {"type": "object", "properties": _FIELDS, "required": ["file"]},
+                "schema": {"type": "object", "properties": FIELDS, "required": ["file"]},
             }
         },
     }
 }
 
 
-@router.post("", status_code=201, summary="Publish a switch", openapi_extra=_FORM)
+@changing.post("", status_code=201, summary="Publish a switch", openapi_extra=_FORM)
 async def publish(request: Request, house: House, who: Who) -> SwitchOut:
     """Check a switch file whole, store it as the next version of its name, and serve it from now on.
 
     The same bytes again under the same name give the version that is there already.
     """
-    if media_type(request) != "multipart/form-data":
-        raise UnsupportedMediaTypeError(
-            "The upload is no form; send 'multipart/form-data' with the file as 'file' (curl -F file=@PATH)."
-        )
     # The form is read here, after the door: FastAPI would read it before the key is looked at.
-    async with request.form(max_files=1, max_fields=len(_FIELDS), max_part_size=1024) as form:
-        data, name, public = await _read(form)
-    entry = await asyncio.to_thread(
-        house.publisher.publish, data, tenant=who.tenant, name=name, public=public
-    )
-    return SwitchOut.of(entry)
-
-
-async def _read(form: FormData) -> tuple[bytes, str | None, bool]:
-    for field in form:
-        if field not in _FIELDS:
-            raise InvalidRequestError(
-                f"{field[:100]!r} is not a field of this form; known are {', '.join(_FIELDS)}.",
-                param=field[:100],
-            )
-        if len(form.getlist(field)) > 1:
-            raise InvalidRequestError(f"{field!r} is given more than once.", param=field)
-    file, name, public = form.get("file"), form.get("name"), form.get("public", "false")
-    if not isinstance(file, UploadFile):
-        raise InvalidRequestError(
-            "There is no 'file' in the form; send it with curl -F file=@PATH.", param="file"
+    with house.store.receive(house.max_upload_bytes) as upload:
+        fields = await read_form(request, upload)
+        entry = await asyncio.to_thread(
+            house.publisher.publish,
+            upload,
+            tenant=who.tenant,
+            name=fields.name,
+            public=fields.public,
+            room=permit_of(request).limits.room,
+            by=actor_of(request),
         )
-    if isinstance(name, UploadFile):
-        raise InvalidRequestError("'name' is a file; it is a text.", param="name")
-    if public not in ("true", "false"):
-        raise InvalidRequestError("'public' is neither 'true' nor 'false'.", param="public")
-    return await file.read(), name, public == "true"
+    return _out(house, entry)
 
 
-@router.get("", summary="List switches")
+def _out(house: Parts, entry: Entry) -> SwitchOut:
+    return SwitchOut.of(entry, pinned=house.publisher.pinned(entry))
+
+
+@reading.get("", summary="List switches")
 def switches(house: House, who: Who) -> SwitchesResponse:
     """All versions of your own switches and of those that are shared with you."""
-    return SwitchesResponse(data=[SwitchOut.of(entry) for entry in house.store.visible(who.tenant)])
+    return SwitchesResponse(data=[_out(house, entry) for entry in house.store.visible(who.tenant)])
 
 
-@router.get("/{name}", summary="Get one switch")
+@reading.get("/{name}", summary="Get one switch")
 def switch(name: Name, house: House, who: Who, version: Which = None, tenant: Owner = None) -> SwitchOut:
     """One version of a switch."""
-    return SwitchOut.of(find(house.store, who.tenant, Term(name, tenant, version)))
+    return _out(house, find(house.store, who.tenant, Term(name, tenant, version)))
 
 
-@router.get("/{name}/file", summary="Download a switch", response_class=FileResponse)
+@reading.get("/{name}/file", summary="Download a switch", response_class=FileResponse)
 def download(name: Name, house: House, who: Who, version: Which = None, tenant: Owner = None) -> FileResponse:
     """The very bytes that were uploaded."""
     entry = find(house.store, who.tenant, Term(name, tenant, version))
@@ -107,26 +90,48 @@ def download(name: Name, house: House, who: Who, version: Which = None, tenant: 
     )
 
 
-@router.delete("/{name}", summary="Delete a switch")
+@changing.delete("/{name}", summary="Delete a switch")
 def delete(
-    name: Name, house: House, who: Who, version: Number = None, force: Force = False
+    name: Name, request: Request, house: House, who: Who, *, version: Number = None, force: Force = False
 ) -> DeletedResponse:
     """Delete one version, or all. Refused with 409 while an alias points there."""
     find(house.store, who.tenant, Term(name, selector=None if version is None else str(version)))
-    gone = house.publisher.withdraw(who.tenant, name, version, force=force)
-    return DeletedResponse(data=[SwitchOut.of(entry) for entry in gone])
+    gone = house.publisher.withdraw(who.tenant, name, version, force=force, by=actor_of(request))
+    return DeletedResponse(data=[_out(house, entry) for entry in gone])
 
 
-@router.put("/{name}/aliases/{alias}", summary="Point an alias to a version")
-def set_alias(name: Name, alias: Name, body: AliasRequest, house: House, who: Who) -> SwitchOut:
+@changing.put("/{name}/aliases/{alias}", summary="Point an alias to a version")
+def set_alias(
+    name: Name, alias: Name, body: AliasRequest, *, request: Request, house: House, who: Who
+) -> SwitchOut:
     """`name@alias` means this version from now on, wherever it pointed before."""
     find(house.store, who.tenant, Term(name, selector=str(body.version)))
-    return SwitchOut.of(house.store.set_alias(who.tenant, name, alias, body.version))
+    return _out(house, house.store.set_alias(who.tenant, name, alias, body.version, by=actor_of(request)))
 
 
-@router.delete("/{name}/aliases/{alias}", summary="Take an alias away")
-def delete_alias(name: Name, alias: Name, house: House, who: Who) -> SwitchOut:
+@changing.delete("/{name}/aliases/{alias}", summary="Take an alias away")
+def delete_alias(name: Name, alias: Name, request: Request, house: House, who: Who) -> SwitchOut:
     """`name@alias` means nothing from now on; the version stays."""
     entry = find(house.store, who.tenant, Term(name, selector=alias))
-    house.store.delete_alias(who.tenant, name, alias)
-    return SwitchOut.of(find(house.store, who.tenant, Term(name, selector=str(entry.version))))
+    house.store.delete_alias(who.tenant, name, alias, by=actor_of(request))
+    return _out(house, find(house.store, who.tenant, Term(name, selector=str(entry.version))))
+
+
+@pinning.put("/{name}/pin", summary="Keep a switch in memory")
+def pin(name: Name, house: House, who: Who, version: Which = None) -> SwitchOut:
+    """Make it ready, and keep it so until it is unpinned or deleted, or the server ends; answers once it is.
+
+    A pin is of these bytes: it does not pass to a version published later. Refused with 409 where all that
+    is pinned would not fit into the memory for ready switches.
+    """
+    entry = find(house.store, who.tenant, Term(name, selector=version), base=house.base_identity.digest)
+    house.publisher.pin(entry)
+    return _out(house, entry)
+
+
+@pinning.delete("/{name}/pin", summary="Let a switch leave memory")
+def unpin(name: Name, house: House, who: Who, version: Which = None) -> SwitchOut:
+    """It goes when memory is short and nobody uses it. One that is not pinned is no error."""
+    entry = find(house.store, who.tenant, Term(name, selector=version))
+    house.publisher.unpin(entry)
+    return _out(house, entry)

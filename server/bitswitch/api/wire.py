@@ -241,14 +241,15 @@ class SwitchOut(Outgoing):
     labels: list[str]
     aliases: list[str]
     public: bool
+    pinned: bool = Field(description="Whether it stays ready in memory.")
     metric: dict[str, float]
     base_digest: str
     created: datetime
 
     @classmethod
-    def of(cls, entry: Entry) -> Self:
+    def of(cls, entry: Entry, *, pinned: bool) -> Self:
         """As the store has it."""
-        return cls.model_validate(entry, from_attributes=True)
+        return cls.model_validate({**vars(entry), "pinned": pinned})
 
 
 class SwitchesResponse(Outgoing):

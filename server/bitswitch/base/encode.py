@@ -13,6 +13,9 @@ from bitswitch.base.faults import BaseError
 from bitswitch.core import Row, Want
 from bitswitch.errors import InvalidRequestError
 
+_CHARS = 4
+"""Characters of a token, about."""
+
 
 class Encoder:
     """The base's tokenizer, safe to use from many threads at once.
@@ -57,6 +60,11 @@ class Encoder:
             own = self._embed.normalizer
             chain = [normalizers.Lowercase(), *([own] if own is not None else [])]
             self._embed.normalizer = normalizers.Sequence(chain)
+
+    def guess(self, inputs: Sequence[str | tuple[str, str]]) -> int:
+        """How many tokens these will have, about, at the price of looking at their lengths."""
+        lengths = (len(one) if isinstance(one, str) else sum(map(len, one)) for one in inputs)
+        return sum(min(2 + length // _CHARS, self.limit) for length in lengths)
 
     def __call__(self, inputs: Sequence[str | tuple[str, str]], *, want: Want) -> tuple[Row, ...]:
         """Tokenize.

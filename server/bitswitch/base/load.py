@@ -19,10 +19,10 @@ from bitswitch.base.faults import BaseError
 from bitswitch.base.features import layer
 from bitswitch.base.model import Base
 from bitswitch.base.pooling import Pooling
+from bitswitch.base.source import STORED
 from bitswitch.core import Want
 from bitswitch_store.checkpoint import Checkpoint, CheckpointError
 
-_STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _ASKED = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -83,7 +83,7 @@ def _device(name: str) -> torch.device:
 
 def _stored(checkpoint: Checkpoint) -> torch.dtype:
     dtypes = {checkpoint.dtype(name) for name in checkpoint.names}
-    return _STORED[dtypes.pop()] if len(dtypes) == 1 else torch.float32
+    return STORED[dtypes.pop()] if len(dtypes) == 1 else torch.float32
 
 
 @contextmanager

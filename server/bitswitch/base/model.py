@@ -120,6 +120,11 @@ class Base:
         fields = self.pad(rows)
         return Hidden(fields, self.lower(**_needed(fields, rows), return_dict=True))
 
+    def wait(self) -> None:
+        """Until the device has done what it was given; on the CPU a pass that has returned is done."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
     @torch.inference_mode()
     def embed(self, hidden: Hidden) -> torch.Tensor:
         """Embeddings by the folder's own pooling: float32 (rows, dim)."""

@@ -13,6 +13,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from bitswitch.cli import keys, tenants
+from bitswitch.cli import store as store_commands
+
 app = typer.Typer(
     name="bitswitch",
     help="One resident base model; thousands of full fine-tunes of it, each stored as a task switch.",
@@ -20,6 +23,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(keys.app, name="keys")
+app.add_typer(tenants.app, name="tenants")
+app.add_typer(store_commands.app)
 _errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 ExistingFolder = typer.Option(exists=True, file_okay=False)
@@ -153,6 +159,16 @@ def evaluate(
 def serve(
     base: Annotated[Path | None, typer.Option(help="Folder of the base model's checkpoint.")] = None,
     store: Annotated[Path | None, typer.Option(help="Folder of the switch store; made if missing.")] = None,
+    database_url: Annotated[
+        str | None,
+        typer.Option(
+            help="The catalog's: sqlite:///file or postgresql://user@host/database [default: in the store]."
+        ),
+    ] = None,
+    blobs_url: Annotated[
+        str | None,
+        typer.Option(help="Where switch files are: s3://bucket/prefix, gs://, az:// or file:///folder."),
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen at [default: 127.0.0.1].")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes any free one [default: 8000].")] = None,
     device: Annotated[
@@ -163,6 +179,10 @@ def serve(
     ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of the model [default: all].")] = None,
     queue_limit: Annotated[int | None, typer.Option(help="Requests that may wait [default: 1024].")] = None,
+    pin: Annotated[
+        list[str] | None,
+        typer.Option(help="A switch kept ready in memory from the start; may be repeated."),
+    ] = None,
     log_level: Annotated[
         str | None, typer.Option(help="debug, info, warning or error [default: info].")
     ] = None,
@@ -180,12 +200,15 @@ def serve(
     given: dict[str, Any] = {
         "base": base,
         "store": store,
+        "database_url": database_url,
+        "blobs_url": blobs_url,
         "host": host,
         "port": port,
         "device": device,
         "dtype": dtype,
         "threads": threads,
         "queue_limit": queue_limit,
+        "pin": pin or None,
         "log_level": log_level,
         "log_json": log_json,
     }
@@ -211,9 +234,11 @@ def demo(
 
 def main() -> None:
     """Run the command line; what a user did wrong ends with one sentence and exit status 2."""
+    from bitswitch.cli.threads import let_threads_sleep
     from bitswitch.errors import BitswitchError
     from bitswitch_store.errors import StoreError
 
+    let_threads_sleep()
     try:
         app()
     except (ValueError, OSError, StoreError, BitswitchError) as error:

@@ -21,8 +21,8 @@ from bitswitch.core import Want
 from bitswitch.errors import InvalidSwitchError
 from bitswitch_store import file
 from bitswitch_store.binarize import binarize
-from bitswitch_store.catalog import check_name
 from bitswitch_store.checkpoint import Checkpoint, CheckpointError
+from bitswitch_store.entry import check_name
 from bitswitch_store.lora import CONFIG, Lora
 from bitswitch_store.match import head_of, match
 from bitswitch_store.merge import merge

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+import sys
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
 
 import structlog
 import torch
-import uvicorn
 from fastapi import FastAPI
 
 from bitswitch.answer import Answers
@@ -18,20 +19,33 @@ from bitswitch.api.app import create_app
 from bitswitch.base.features import dim, recipe
 from bitswitch.base.load import load
 from bitswitch.base.model import Base
+from bitswitch.cli.listen import Listener
+from bitswitch.collector import Collector
 from bitswitch.engine.engine import Engine
+from bitswitch.errors import BitswitchError, InvalidModelError
+from bitswitch.memory import give_back
+from bitswitch.model_ref import parse
 from bitswitch.observe.logs import configure
 from bitswitch.observe.metrics import Metrics
 from bitswitch.publish import Publisher
 from bitswitch.router.auto import AutoSwitch
-from bitswitch.settings import Settings
-from bitswitch.tenants.caller import DEFAULT_TENANT, Keys, check_exposure
-from bitswitch_store.store import Store
+from bitswitch.selection import find
+from bitswitch.settings import Settings, SettingsError
+from bitswitch.tenants import limit_table
+from bitswitch.tenants.caller import DEFAULT_TENANT, check_exposure
+from bitswitch.tenants.key import read_secret
+from bitswitch.tenants.key_ring import KeyRing
+from bitswitch.tenants.keys import Keys
+from bitswitch.tenants.limits import Limits, Quotas
+from bitswitch.tenants.rounds import Rounds
+from bitswitch.tenants.usage import Ledger
+from bitswitch_store.store import Entry, Store, StoreError
+from bitswitch_store.switch import SwitchError
 
-GRACE_SECONDS = 30
-"""How long requests under way may take once the server is told to stop."""
-KEEP_ALIVE_SECONDS = 75
-"""How long an idle connection stays open: longer than clients and proxies keep theirs (mostly 60), or a
-request crosses with our closing and fails for nothing."""
+NOT_STARTED = 3
+"""The exit status that uvicorn has for it."""
+STOP_SECONDS = 2.0
+"""How long the engine may take to end once nobody waits for an answer any more."""
 
 _log = structlog.get_logger(__name__)
 
@@ -45,9 +59,13 @@ class House:
     engine: Engine
     router: AutoSwitch
     publisher: Publisher
+    collector: Collector
     answers: Answers
     metrics: Metrics
     keys: Keys
+    quotas: Quotas
+    ledger: Ledger
+    rounds: Rounds
 
     @classmethod
     def build(cls, settings: Settings) -> House:
@@ -56,13 +74,20 @@ class House:
         Raises:
             ValueError: the settings cannot be had: no such base or store, no key where one is needed.
         """
-        keys = Keys(settings.api_key.get_secret_value() if settings.api_key else None)
-        check_exposure(settings.host, keys)
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         base = load(settings.base, device=settings.device, dtype=settings.dtype)
-        weights = sum(parameter.numel() for parameter in base.parameters.values())
-        store = Store(settings.store, base=base.identity, max_weights=weights)
+        shapes = {name: tuple(one.shape) for name, one in base.parameters.items()}
+        store = Store(
+            settings.store,
+            base=base.identity,
+            shapes=shapes,
+            database_url=settings.database_url.get_secret_value() if settings.database_url else None,
+            blobs_url=settings.blobs_url,
+            cache_bytes=settings.blobs_cache_bytes,
+        )
+        keys = _keys(settings, store)
+        check_exposure(settings.host, keyed=keys.needed)
         engine = Engine(
             base,
             store.get,
@@ -70,16 +95,22 @@ class House:
             batch_tokens=settings.batch_tokens,
             batch_rows=settings.batch_rows,
             resident_bytes=settings.resident_bytes,
+            queue_seconds=settings.max_queue_seconds,
+            verify_every=settings.verify_every,
         )
         router = AutoSwitch(recipe=recipe(base), dim=dim(base), k=settings.router_k)
         metrics = Metrics()
         metrics.observe_engine(engine.state)
+        default = Limits(**{name: getattr(settings, f"limit_{name}") for name in limit_table.NAMES})
+        quotas = Quotas(partial(limit_table.read, store.database, default), default)
+        ledger = Ledger(store.database)
         return cls(
             base=base,
             store=store,
             engine=engine,
             router=router,
             publisher=Publisher(store=store, engine=engine, router=router),
+            collector=Collector(store, after=settings.collect_after),
             answers=Answers(
                 base=base,
                 engine=engine,
@@ -92,7 +123,31 @@ class House:
             ),
             metrics=metrics,
             keys=keys,
+            quotas=quotas,
+            ledger=ledger,
+            rounds=Rounds(keys.refresh, quotas.refresh, ledger.flush),
         )
+
+    def pin(self, names: Iterable[str]) -> None:
+        """Make these switches ready and keep them so; before the start, so that ready means that they are.
+
+        Raises:
+            SettingsError: there is no such switch, it cannot be served, or they do not fit into memory.
+        """
+        for name in names:
+            try:
+                self.publisher.pin(self._named(name))
+            except (BitswitchError, StoreError, SwitchError) as error:
+                raise SettingsError(f"pin: {name!r} cannot be kept ready: {error}") from error
+
+    def _named(self, name: str) -> Entry:
+        """The stored switch that the operator means: anybody's, shared or not."""
+        terms = parse(name).terms
+        if len(terms) != 1 or "*" in name:
+            raise InvalidModelError("it is not one switch; give name, tenant/name or name@version")
+        (term,) = terms
+        own = replace(term, tenant=None)
+        return find(self.store, term.tenant or DEFAULT_TENANT, own, base=self.base.identity.digest)
 
     def app(self, settings: Settings) -> FastAPI:
         """The HTTP surface; the parts start and stop with it."""
@@ -113,46 +168,66 @@ class House:
             state=self.engine.state,
             metrics=self.metrics,
             keys=self.keys,
+            quotas=self.quotas,
+            ledger=self.ledger,
             base_name=self.base.folder.name,
             base_identity=self.base.identity,
             max_body_bytes=settings.max_body_bytes,
             max_upload_bytes=settings.max_upload_bytes,
             docs=settings.docs,
+            metrics_public=settings.metrics_public,
             lifespan=lifespan,
         )
 
     def start(self) -> None:
         """Warm the engine up and tell the router what the store holds."""
         self.engine.start()
-        routed = self.publisher.resume(DEFAULT_TENANT)
+        self.rounds.start()
+        routed = self.publisher.resume()
+        self.collector.start()
         # What is here now stays: half a million objects, most of them torch's, which every full
         # collection would walk again, in the middle of requests.
         gc.collect()
         gc.freeze()
+        give_back()
         _log.info(
             "ready", base=self.base.identity.digest, routed=routed, parameters=len(self.base.parameters)
         )
 
     def stop(self) -> None:
-        """Answer what waits, bring the base back, close the store."""
-        self.engine.stop(GRACE_SECONDS)
+        """Bring the base back, write down what was counted, close the store."""
+        self.collector.stop()
+        self.engine.stop(STOP_SECONDS)
+        self.rounds.stop()
         self.store.close()
+
+
+def _keys(settings: Settings, store: Store) -> Keys:
+    given = settings.key_secret.get_secret_value().encode() if settings.key_secret else None
+    secret = given or read_secret(settings.store)
+    one = settings.api_key.get_secret_value() if settings.api_key else None
+    return Keys(one, ring=KeyRing(store.database, secret), secret=secret)
 
 
 def run(settings: Settings) -> None:
     """Serve until told to stop.
 
     Raises:
-        ValueError: as `House.build`.
+        ValueError: as `House.build` and `House.pin`.
     """
     configure(settings.log_level, json=settings.log_json)
-    app = House.build(settings).app(settings)
-    uvicorn.run(
-        app,
+    house = House.build(settings)
+    house.pin(settings.pin)
+    listener = Listener(
+        house.app(settings),
+        house.engine,
         host=settings.host,
         port=settings.port,
-        log_config=None,
         access_log=settings.log_level == "debug",
-        timeout_graceful_shutdown=GRACE_SECONDS,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        drain_seconds=settings.drain_seconds,
+        grace_seconds=settings.grace_seconds,
     )
+    with suppress(KeyboardInterrupt):
+        listener.run()
+    if not listener.started:
+        sys.exit(NOT_STARTED)

@@ -8,6 +8,7 @@ the move.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cached_property
 
@@ -64,10 +65,15 @@ class Arena:
         self.block_start = (np.arange(starts[-1]) - np.repeat(starts[:-1], counts)) * BLOCK
         self.flat = torch.zeros(int(starts[-1]) * BLOCK, dtype=self.dtype, device=self.device)
         for name, parameter in parameters.items():
-            start = self.first_block[name] * BLOCK
-            home = self.flat[start : start + parameter.numel()].view(parameter.shape)
+            home = self.home(name)
             home.copy_(parameter.detach())
             parameter.data = home
+
+    def home(self, name: str) -> torch.Tensor:
+        """Where a parameter's weights lie: a view of the buffer, in its shape."""
+        start = self.first_block[name] * BLOCK
+        shape = self.shapes[name]
+        return self.flat[start : start + math.prod(shape)].view(shape)
 
     @cached_property
     def weights(self) -> NDArray[np.float32] | NDArray[np.uint16]:

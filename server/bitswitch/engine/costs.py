@@ -11,12 +11,23 @@ from dataclasses import dataclass, field
 _FADING = 0.98
 """What an observation still weighs when the next one comes: some fifty of them count."""
 
-_BELIEF = 1e-3
-"""What the first guess weighs for good, so that sizes all alike still give a line."""
+_HELD_UP = 2.0
+"""How many times what was expected an observation counts for at most."""
+
+_LEAST = 1e-6
+"""Seconds; what takes less is told apart no further."""
+
+_BELIEF = 4.0
+"""How many observations the first guess of the line's shape weighs, for good."""
 
 
 class Line:
-    """``seconds = fixed + slope · size`` by least squares, the latest observations counting most.
+    """``seconds = fixed + slope · size`` by least squares of the relative errors, the latest observations
+    counting most.
+
+    What is slower than expected weighs less, for work that was held up says little of what it costs. How the
+    guess divides a cost into its two parts is never quite given up, only its height is: sizes all alike
+    could not tell the two apart, and a machine that is busy gets slower in both.
 
     Args:
         fixed: a first guess, in seconds.
@@ -28,9 +39,8 @@ class Line:
         self.fixed = fixed
         self.slope = slope
         self._unit = size
-        ends = ((0.0, fixed), (1.0, fixed + slope * size))
-        self._belief = [_BELIEF * sum(part) for part in zip(*(_moments(x, y) for x, y in ends), strict=True)]
-        self._seen = [0.0] * len(self._belief)
+        self._guess = (fixed, slope * size)
+        self._seen = [0.0] * len(_moments(0.0, 0.0, 0.0))
 
     def __call__(self, size: float) -> float:
         """Seconds that work of this size will take."""
@@ -42,17 +52,31 @@ class Line:
 
     def observe(self, size: float, seconds: float) -> None:
         """Work of this size took so long."""
-        new = _moments(size / self._unit, seconds)
+        x = size / self._unit
+        expected = self(size)
+        seconds = min(seconds, _HELD_UP * max(expected, self._guess[0] + self._guess[1] * x))
+        new = _moments(x, seconds, 1 / max(seconds, expected, _LEAST) ** 2)
         self._seen = [_FADING * old + one for old, one in zip(self._seen, new, strict=True)]
-        n, x, y, xx, xy = (a + b for a, b in zip(self._seen, self._belief, strict=True))
+        n, x, y, xx, xy = (a + b for a, b in zip(self._seen, self._believed(), strict=True))
         slope = (n * xy - x * y) / (n * xx - x * x)
         slope = min(max(slope, 0.0), xy / xx)  # neither part of a cost is below nothing
         self.fixed = max((y - slope * x) / n, 0.0)
         self.slope = slope / self._unit
 
+    def _believed(self) -> tuple[float, ...]:
+        """The guess as two observations, at the height that was seen."""
+        n, x, y, xx, xy = self._seen
+        fixed, slope = self._guess
+        square = fixed * fixed * n + 2 * fixed * slope * x + slope * slope * xx
+        height = (fixed * y + slope * xy) / square if square else 1.0
+        low, high = height * fixed, height * (fixed + slope)
+        weight = _BELIEF / 2 / max(high, _LEAST) ** 2
+        ends = (_moments(0.0, low, weight), _moments(1.0, high, weight))
+        return tuple(map(sum, zip(*ends, strict=True)))
 
-def _moments(x: float, y: float) -> tuple[float, float, float, float, float]:
-    return 1.0, x, y, x * x, x * y
+
+def _moments(x: float, y: float, weight: float) -> tuple[float, float, float, float, float]:
+    return weight, weight * x, weight * y, weight * x * x, weight * x * y
 
 
 @dataclass(frozen=True)
@@ -70,9 +94,18 @@ class Costs:
     transition: Line = field(default_factory=lambda: Line(fixed=5e-4, slope=4e-9, size=1e6))
     overlay: Line = field(default_factory=lambda: Line(fixed=1e-3, slope=5e-11, size=1e8))
 
-    def enough(self, loss: float) -> float:
-        """Padded tokens above which a larger pass saves less than this share of its time."""
-        return self.waste() * (1 - loss) / loss
+    def enough(self, loss: float, *, active: float | None = None) -> float:
+        """Padded tokens above which a larger pass saves less than this share of its time.
+
+        Args:
+            loss: that share.
+            active: where rows bring their own switches, how many weights these touch for a token.
+        """
+        fixed, slope = self.forward.fixed, self.forward.slope
+        if active is not None:
+            fixed += self.overlay.fixed
+            slope += self.overlay.slope * active
+        return fixed / slope * (1 - loss) / loss if slope else math.inf
 
     def waste(self) -> float:
         """Padded tokens that cost as much as one more pass."""

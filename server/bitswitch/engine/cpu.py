@@ -20,6 +20,7 @@ from numba import carray, njit, prange
 
 from bitswitch.engine.arena import BLOCK
 from bitswitch.engine.bits import narrow, pointer, trailing_zeros, widen
+from bitswitch.engine.knobs import knob, knobs_at
 from bitswitch.engine.marks import FEW, MINUS, WORDS
 
 PIECES = 64
@@ -54,7 +55,7 @@ def _knobs(line: Any, tensor: int, start: int) -> Any:
     """
     width = carray(pointer(line[5]), (tensor + 1,), np.int64)[tensor]
     first = carray(pointer(line[4]), (tensor + 1,), np.int64)[tensor]
-    return carray(pointer(line[3]), (first + (start + BLOCK) // width + 1,), np.float32)[first:], width
+    return knobs_at(line[3], first, first + (start + BLOCK) // width + 1), width
 
 
 @njit(cache=True, nogil=True)
@@ -76,13 +77,13 @@ def _apply(
     offsets = _offsets(line, begin, count)
     row = start // width
     row_end = (row + 1) * width - start
-    step = weight * knobs[row]
+    step = weight * knob(knobs, row)
     for i in range(len(offsets)):
         index = offsets[i] & _OFFSET
         while index >= row_end:
             row += 1
             row_end += width
-            step = weight * knobs[row]
+            step = weight * knob(knobs, row)
         base = block[index]
         saved[i] = base
         moved = widen(base, bfloat16) + (np.float32(0.0) + (-step if offsets[i] & MINUS else step))
@@ -94,13 +95,13 @@ def _add_few(total: Any, touched: Any, start: int, offsets: Any, knobs: Any, wid
     """`_add` for a list of offsets."""
     row = start // width
     row_end = (row + 1) * width - start
-    step = weight * knobs[row]
+    step = weight * knob(knobs, row)
     for i in range(len(offsets)):
         index = offsets[i] & _OFFSET
         while index >= row_end:
             row += 1
             row_end += width
-            step = weight * knobs[row]
+            step = weight * knob(knobs, row)
         total[index] += -step if offsets[i] & MINUS else step
         touched[index >> 6] |= _ONE << np.uint64(index & 63)
 
@@ -110,7 +111,7 @@ def _add_many(total: Any, touched: Any, start: int, planes: Any, knobs: Any, wid
     """`_add` for two bit planes, uint64 (128,)."""
     row = start // width
     row_end = (row + 1) * width - start
-    step = weight * knobs[row]
+    step = weight * knob(knobs, row)
     for w in range(WORDS):
         active, minus = planes[w], planes[WORDS + w]
         touched[w] |= active
@@ -118,7 +119,7 @@ def _add_many(total: Any, touched: Any, start: int, planes: Any, knobs: Any, wid
         while w * 64 >= row_end:
             row += 1
             row_end += width
-            step = weight * knobs[row]
+            step = weight * knob(knobs, row)
         if row_end >= w * 64 + 64:
             for i in range(64):
                 bit = _ONE << np.uint64(i)
@@ -129,7 +130,7 @@ def _add_many(total: Any, touched: Any, start: int, planes: Any, knobs: Any, wid
                 while w * 64 + i >= row_end:
                     row += 1
                     row_end += width
-                    step = weight * knobs[row]
+                    step = weight * knob(knobs, row)
                 bit = _ONE << np.uint64(i)
                 if active & bit:
                     part[i] += -step if minus & bit else step

@@ -49,17 +49,17 @@ class CpuKernel:
 
     def __init__(self, arena: Arena) -> None:
         self._arena = arena
-        nothing = np.empty(0, arena.weights.dtype)
         self._resting = Journal(
             slots=np.full(arena.blocks, -1, np.int32),
             counts=np.empty(0, np.int32),
             places=np.empty(0, np.int64),
             offsets=np.empty(0, np.uint16),
             ranks=np.empty(0, np.int64),
-            saved=nothing,
+            saved=np.empty(0, arena.weights.dtype),
         )
         self._journal = self._resting
-        self._spare = self._current = nothing
+        self._spare = self._current = self._resting.saved
+        self.torn = False
 
     @property
     def journal_bytes(self) -> int:
@@ -77,16 +77,25 @@ class CpuKernel:
         new = self._journal_for(planes)
         slots = np.array([one.slots for one in planes], np.int32).reshape(-1, self._arena.blocks)
         table = np.stack([one.addresses for one in planes]) if planes else _NO_TABLE
-        self._run(new, slots, table, np.array(weights, np.float32))
+        strengths = np.array(weights, np.float32)
+        self.torn = True
+        self._run(new, slots, table, strengths)
+        self.torn = False
         if planes:
             # Memory that was written before costs no page faults, which cost more than the transition.
             self._spare, self._current = self._current, self._spare
         self._journal = new
 
+    def forget(self) -> None:
+        """See `Kernel`."""
+        self._journal = self._resting
+        self._spare = self._current = self._resting.saved
+        self.torn = False
+
     def _run(
         self, new: Journal, slots: NDArray[np.int32], table: NDArray[np.int64], weights: NDArray[np.float32]
     ) -> None:
-        """The one call that writes weights. What can fail comes before it; the kernel runs to its end."""
+        """The one call that writes weights."""
         old, arena = self._journal, self._arena
         cpu.transition(
             arena.weights,

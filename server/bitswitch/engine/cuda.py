@@ -18,50 +18,20 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from bitswitch.engine import arena, marks
-
-BLOCK = tl.constexpr(arena.BLOCK)
-LANES = tl.constexpr(marks.FEW)
-WORDS = tl.constexpr(arena.BLOCK // 32)
-"""32-bit words of one bit plane of a block."""
-WIDE = tl.constexpr(1024)
-"""Weights of a whole block that are done at once: 16 bytes of halves for each of 128 threads."""
-OFFSET = tl.constexpr(arena.BLOCK - 1)
-MINUS = tl.constexpr(marks.MINUS)
-COLUMNS = tl.constexpr(7)
-"""A switch's line in the table: `planes.COLUMNS`, then the address of its slots."""
-
-
-@triton.jit
-def _widen(bits, dtype: tl.constexpr):
-    """Stored bits as float32, exact."""
-    if dtype == "float32":
-        return bits.to(tl.float32, bitcast=True)
-    elif dtype == "float16":
-        return bits.to(tl.float16, bitcast=True).to(tl.float32)
-    else:
-        return (bits.to(tl.int32) << 16).to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def _narrow(value, dtype: tl.constexpr):
-    """A float32 rounded to nearest, ties to even, as stored bits."""
-    if dtype == "float32":
-        return value.to(tl.int32, bitcast=True)
-    elif dtype == "float16":
-        bits = value.to(tl.uint32, bitcast=True)
-        size = bits & 0x7FFFFFFF
-        # Below 2^-14, adding 0.5 lets the adder round to multiples of 2^-24.
-        tiny = (size.to(tl.float32, bitcast=True) + 0.5).to(tl.uint32, bitcast=True) - 0x3F000000
-        half = (size - 0x38000000 + 0xFFF + ((size >> 13) & 1)) >> 13
-        half = tl.where(size < 0x38800000, tiny, half)
-        half = tl.where(size >= 0x477FF000, 0x7C00, half)  # 65520 and above round to infinity
-        half = tl.where(size > 0x7F800000, 0x7E00, half)
-        return (((bits >> 16) & 0x8000) | half).to(tl.int16)
-    else:
-        bits = value.to(tl.uint32, bitcast=True)
-        half = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-        return tl.where((bits & 0x7FFFFFFF) > 0x7F800000, (bits >> 16) | 0x40, half).to(tl.int16)
+from bitswitch.engine.cuda_reading import (
+    BLOCK,
+    COLUMNS,
+    LANES,
+    MINUS,
+    OFFSET,
+    WIDE,
+    marks_of,
+    narrow,
+    plane_signs,
+    slot_of,
+    steps_of,
+    widen,
+)
 
 
 @triton.jit
@@ -79,48 +49,17 @@ def _restore(block, count, offsets, saved):
 
 
 @triton.jit
-def _place(line, slot):
-    """Where the marks of a switch's block are, as 16-bit units, and how many weights are active."""
-    begin = tl.load(tl.load(line + 1).to(tl.pointer_type(tl.int32)) + slot).to(tl.int64)
-    count = tl.load(tl.load(line + 2).to(tl.pointer_type(tl.int32)) + slot)
-    return tl.load(line).to(tl.pointer_type(tl.int16)) + begin * 4, count
-
-
-@triton.jit
-def _steps(line, tensor, start, index, active, weight):
-    """``weight · knob`` of the weights ``index`` of the block that starts at its tensor's ``start``."""
-    knobs = tl.load(line + 3).to(tl.pointer_type(tl.float32))
-    first = tl.load(tl.load(line + 4).to(tl.pointer_type(tl.int64)) + tensor)
-    width = tl.load(tl.load(line + 5).to(tl.pointer_type(tl.int64)) + tensor)
-    row = start // width
-    beyond = index - tl.minimum((row + 1) * width - start, BLOCK).to(tl.int32)
-    if width >= BLOCK:  # a second row at most
-        rows = (beyond >= 0).to(tl.int32)
-    else:
-        rows = tl.where(beyond < 0, 0, 1 + beyond // width.to(tl.int32))
-    return weight * tl.load(knobs + first + row + rows, mask=active, other=0.0)
-
-
-@triton.jit
-def _signs(planes, index):
-    """The −1, 0 and +1 of a block's weights ``index``, from its two bit planes."""
-    word = planes.to(tl.pointer_type(tl.int32)) + (index >> 5)
-    active = (tl.load(word) >> (index & 31)) & 1
-    return active - 2 * ((tl.load(word + WORDS) >> (index & 31)) & 1)
-
-
-@triton.jit
 def _apply(block, line, slot, tensor, start, weight, saved, dtype: tl.constexpr):
     """Save and write the active weights of a block, for a mix of a single switch."""
-    planes, count = _place(line, slot)
+    planes, count = marks_of(line, slot)
     if count > LANES:
         for first in range(0, BLOCK, WIDE):
             index = first + tl.arange(0, WIDE)
             base = tl.load(block + index)
             tl.store(saved + index, base)
-            sign = _signs(planes, index)
-            step = _steps(line, tensor, start, index, sign != 0, weight)
-            moved = _narrow(_widen(base, dtype) + (0.0 + tl.where(sign < 0, -step, step)), dtype)
+            sign = plane_signs(planes, index)
+            step = steps_of(line, tensor, start, index, sign != 0, weight)
+            moved = narrow(widen(base, dtype) + (0.0 + tl.where(sign < 0, -step, step)), dtype)
             tl.store(block + index, tl.where(sign != 0, moved, base))
     else:
         lanes = tl.arange(0, LANES)
@@ -129,9 +68,9 @@ def _apply(block, line, slot, tensor, start, weight, saved, dtype: tl.constexpr)
         index = offsets & OFFSET
         base = tl.load(block + index, mask=live, other=0)
         tl.store(saved + lanes, base, mask=live)
-        step = _steps(line, tensor, start, index, live, weight)
-        moved = _widen(base, dtype) + (0.0 + tl.where((offsets & MINUS) != 0, -step, step))
-        tl.store(block + index, _narrow(moved, dtype), mask=live)
+        step = steps_of(line, tensor, start, index, live, weight)
+        moved = widen(base, dtype) + (0.0 + tl.where((offsets & MINUS) != 0, -step, step))
+        tl.store(block + index, narrow(moved, dtype), mask=live)
 
 
 @triton.jit
@@ -145,9 +84,9 @@ def _unfold(block, table, switches, n, few, offsets, saved, signs):
     place = 0
     i = 0
     while i < switches:
-        slot = tl.load(tl.load(table + i * COLUMNS + 6).to(tl.pointer_type(tl.int32)) + n)
+        slot = slot_of(table + i * COLUMNS, n)
         if slot >= 0:
-            planes, count = _place(table + i * COLUMNS, slot)
+            planes, count = marks_of(table + i * COLUMNS, slot)
             if count <= LANES:
                 live = lanes < count
                 marked = tl.load(planes + lanes, mask=live, other=0)
@@ -167,9 +106,9 @@ def _fold(table, switches, n, signs):
     lanes = tl.arange(0, LANES)
     i = 0
     while i < switches:
-        slot = tl.load(tl.load(table + i * COLUMNS + 6).to(tl.pointer_type(tl.int32)) + n)
+        slot = slot_of(table + i * COLUMNS, n)
         if slot >= 0:
-            planes, count = _place(table + i * COLUMNS, slot)
+            planes, count = marks_of(table + i * COLUMNS, slot)
             if count <= LANES:
                 live = lanes < count
                 index = tl.load(planes + lanes, mask=live, other=0).to(tl.int32) & OFFSET
@@ -202,18 +141,18 @@ def _apply_many(
         i = 0
         while i < switches:
             line = table + i * COLUMNS
-            slot = tl.load(tl.load(line + 6).to(tl.pointer_type(tl.int32)) + n)
+            slot = slot_of(line, n)
             if slot >= 0:
-                planes, count = _place(line, slot)
+                planes, count = marks_of(line, slot)
                 if count > LANES:
-                    sign = _signs(planes, index)
+                    sign = plane_signs(planes, index)
                 else:
                     sign = tl.load(signs + i * BLOCK + index).to(tl.int32)
-                step = _steps(line, tensor, start, index, sign != 0, tl.load(mix_weights + i))
+                step = steps_of(line, tensor, start, index, sign != 0, tl.load(mix_weights + i))
                 total += tl.where(sign != 0, tl.where(sign < 0, -step, step), 0.0)
                 touched |= (sign != 0).to(tl.int32)
             i += 1
-        moved = _narrow(_widen(base, dtype) + total, dtype)
+        moved = narrow(widen(base, dtype) + total, dtype)
         tl.store(block + index, moved, mask=touched != 0)
 
 

@@ -48,6 +48,11 @@ class Journal:
     saved: torch.Tensor
 
 
+def current(device: torch.device) -> AbstractContextManager[object]:
+    """``device`` as torch's current one, which is where Triton launches."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
 class CudaKernel:
     """See `Kernel`.
 
@@ -64,6 +69,7 @@ class CudaKernel:
         self._block_start = torch.from_numpy(arena.block_start).to(device)
         self._signs = torch.zeros(0, dtype=torch.int8, device=device)
         line = torch.zeros(1, dtype=torch.int64, device=device)
+        self.torn = False
         self._resting = self._journal = Journal(
             slots=torch.full((arena.blocks,), -1, dtype=torch.int32, device=device),
             counts=line.int(),
@@ -88,7 +94,7 @@ class CudaKernel:
 
     def transition(self, planes: Sequence[Planes], weights: Sequence[float]) -> None:
         """See `Kernel`."""
-        with self._current():
+        with current(self._device):
             old, new = self._journal, self._journal_for(planes)
             lines = [[*one.addresses.tolist(), one.slots.data_ptr()] for one in planes]
             table = torch.tensor(lines, dtype=torch.int64).to(self._device)
@@ -99,6 +105,7 @@ class CudaKernel:
                 self._signs = torch.zeros(
                     programs * len(planes) * BLOCK, dtype=torch.int8, device=self._device
                 )
+            self.torn = True
             cuda.transition[(programs,)](
                 self._weights,
                 self._block_tensor,
@@ -127,10 +134,13 @@ class CudaKernel:
             self._journal = new  # launched: from here on the weights are on their way
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
+            self.torn = False
 
-    def _current(self) -> AbstractContextManager[object]:
-        """The device as torch's current one, which is where Triton launches."""
-        return torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
+    def forget(self) -> None:
+        """See `Kernel`."""
+        self._journal = self._resting
+        self._signs = self._signs[:0].clone()
+        self.torn = False
 
     def _journal_for(self, planes: Sequence[Planes]) -> Journal:
         """A journal with room for a mix of these switches; its slots come from prefix counts over blocks."""

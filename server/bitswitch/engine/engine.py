@@ -6,32 +6,31 @@ Everything that touches the resident weights or runs the model happens in that t
 
 from __future__ import annotations
 
-import logging
-import threading
+import math
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
-from contextlib import suppress
+from concurrent.futures import CancelledError, Future
 from functools import partial
-from queue import Empty, SimpleQueue
 
 from bitswitch.base.heads import Heads
 from bitswitch.base.model import Base
 from bitswitch.core import Request, Result
+from bitswitch.engine.admission import Admission
 from bitswitch.engine.arena import Arena
 from bitswitch.engine.job import Job
+from bitswitch.engine.loop import Loop
+from bitswitch.engine.memory import lacks_memory, no_memory
+from bitswitch.engine.pace import Pace
 from bitswitch.engine.planes import Planes
 from bitswitch.engine.queue import Queue
 from bitswitch.engine.ready import ReadySwitch
 from bitswitch.engine.residency import Residency
 from bitswitch.engine.runner import Runner
-from bitswitch.engine.state import EngineState, Verdict
+from bitswitch.engine.state import Condition, EngineState, Verdict
 from bitswitch.errors import BitswitchError, InvalidSwitchError, UnavailableError
 from bitswitch_store.switch import Switch, SwitchError
 
-_log = logging.getLogger(__name__)
-
-LINGER = 0.05
-"""Seconds without work after which the weights go back to the base's."""
+GUESS = 1e4
+"""Tokens per second, until it is known how many."""
 
 
 class Engine:
@@ -45,6 +44,11 @@ class Engine:
         batch_tokens: padded tokens of one forward pass, at most.
         batch_rows: inputs of one forward pass, at most.
         resident_bytes: memory for ready switches.
+        queue_seconds: that a request may wait for others; see `Admission`.
+        verify_every: seconds between two comparisons of the weights with what was loaded; 0 for none.
+
+    Attributes:
+        admission: to be asked before anything is done for a request.
     """
 
     def __init__(
@@ -56,6 +60,8 @@ class Engine:
         batch_tokens: int = 8192,
         batch_rows: int = 64,
         resident_bytes: int = 512 * 2**20,
+        queue_seconds: float = math.inf,
+        verify_every: float = 0.0,
     ) -> None:
         self._base = base
         self._fetch = fetch
@@ -64,10 +70,10 @@ class Engine:
         self._runner = Runner(base, self._arena, batch_tokens=batch_tokens, batch_rows=batch_rows)
         self._queue = Queue(limit=queue_limit)
         self._residency = Residency(self._build, budget=resident_bytes)
-        self._verdicts: SimpleQueue[Future[Verdict]] = SimpleQueue()
-        self._started = threading.Event()
-        self._ended: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="bitswitch-engine", daemon=True)
+        pace = Pace(GUESS)
+        self.admission = Admission(pace, seconds=queue_seconds)
+        self._loop = Loop(self._runner, self._queue, pace, verify_every=verify_every)
+        self._draining = False
 
     def start(self) -> None:
         """Compile the kernels, run the model once, and begin to take requests.
@@ -75,10 +81,18 @@ class Engine:
         Raises:
             UnavailableError: it could not; the log and the cause say why.
         """
-        self._thread.start()
-        self._started.wait()
-        if self._ended is not None:
-            raise UnavailableError(f"The engine did not start: {self._ended}") from self._ended
+        self._loop.start()
+        if self._loop.ended is not None:
+            raise UnavailableError(f"The engine did not start: {self._loop.reason}") from self._loop.ended
+
+    def drain(self) -> None:
+        """Say that this engine is about to stop; requests are taken and answered all the same."""
+        self._draining = True
+
+    def dismiss(self) -> None:
+        """Tell those who wait that they will not be served here; what is being computed is answered."""
+        for job in self._queue.empty():
+            job.fail(UnavailableError("The server is stopping; try another replica.", retry_after=1.0))
 
     def stop(self, timeout: float | None = None) -> None:
         """Take no more requests, answer those that wait, and end with the base's weights.
@@ -87,7 +101,7 @@ class Engine:
             timeout: seconds to wait for that.
         """
         self._queue.close()
-        self._thread.join(timeout)
+        self._loop.stop(timeout)
         self._residency.close()
 
     def submit(self, request: Request) -> Future[Result]:
@@ -99,7 +113,7 @@ class Engine:
         """
         self._require_running()
         needed = request.mix.digests if request.head is None else {*request.mix.digests, request.head}
-        hold = self._residency.hold(needed)
+        hold = self._residency.hold(needed, request.tenant)
         job = Job(request)
         if hold.prepared.done() and hold.prepared.exception() is None:
             job.switches = hold.prepared.result()
@@ -130,16 +144,33 @@ class Engine:
     def verify(self) -> Verdict:
         """Digest the resident weights, at mix ``()`` between two groups, and compare with what was loaded.
 
+        Where they differ, the base is loaded anew before this returns.
+
         Raises:
             UnavailableError: the engine is not running.
         """
         self._require_running()
-        verdict: Future[Verdict] = Future()
-        self._verdicts.put(verdict)
-        self._queue.wake()
-        if self._ended is not None:  # meanwhile, and perhaps before it saw the question
-            self._abandon()
-        return verdict.result()
+        return self._loop.verdict().result()
+
+    def pin(self, digest: str, *, tenant: str) -> None:
+        """Keep a switch in memory until `unpin` or `forget`; returns once it is ready. Before `start` too.
+
+        Args:
+            tenant: at whose turn it is built.
+
+        Raises:
+            ConflictError: what is pinned would not fit into the memory for ready switches.
+            UnavailableError: the engine has stopped.
+            Exception: what ``fetch`` raised.
+        """
+        try:
+            self._residency.pin(digest, tenant)
+        except CancelledError as error:
+            raise UnavailableError("The engine has stopped; try again shortly.", retry_after=1.0) from error
+
+    def unpin(self, digest: str) -> None:
+        """Let a switch go again when memory is short; one that is not pinned is no error."""
+        self._residency.unpin(digest)
 
     def forget(self, digest: str) -> None:
         """Free the memory of a switch that is not served any more."""
@@ -153,22 +184,32 @@ class Engine:
             running=self._runner.running,
             mix=swap.mix,
             resident=self._residency.sizes(),
+            pinned=self._residency.pins(),
             transitions=swap.transitions,
             steps=dict(self._runner.steps),
             journal_bytes=swap.journal_bytes,
-            ready=self._is_running,
+            condition=self._condition,
+            reason=self._loop.reason,
+            reloads=self._loop.reloads,
+            failed_checks=self._loop.failed_checks,
         )
 
     @property
-    def _is_running(self) -> bool:
-        return self._started.is_set() and self._ended is None
+    def _condition(self) -> Condition:
+        condition = self._loop.condition
+        return Condition.STOPPING if self._draining and condition is Condition.READY else condition
 
     def _require_running(self) -> None:
-        if not self._is_running:
+        if not self._loop.running:
             raise UnavailableError("The engine is not running; try again shortly.", retry_after=1.0)
 
     def _build(self, digest: str) -> ReadySwitch:
-        return self._make_ready(self._fetch(digest))
+        try:
+            return self._make_ready(self._fetch(digest))
+        except Exception as error:
+            if lacks_memory(error):
+                raise no_memory() from error
+            raise
 
     def _make_ready(self, switch: Switch) -> ReadySwitch:
         try:
@@ -187,56 +228,3 @@ class Engine:
             self._queue.wake()
         else:
             self._queue.make_ready(job, done.result())
-
-    def _run(self) -> None:
-        """The thread's whole life."""
-        ended: BaseException = UnavailableError("The engine has stopped; try again shortly.", retry_after=1.0)
-        try:
-            self._runner.warm_up()
-            self._started.set()
-            while not self._queue.closed:
-                step = self._queue.take(LINGER if self._runner.swap.mix else None, self._runner.choose)
-                self._judge()
-                if step:
-                    self._runner.run(step)
-                else:
-                    self._runner.rest()
-            self._runner.rest()
-        except BaseException as error:  # noqa: BLE001 - it is told to everybody who asks from now on
-            _log.exception("the engine's thread ended")
-            ended = error
-        finally:
-            self._ended = ended
-            self._started.set()  # nobody shall wait for a thread that is gone
-            self._abandon()
-
-    def _judge(self) -> None:
-        """Answer those who asked for a verdict: all of them with one."""
-        waiting = self._asking()
-        if not waiting:
-            return
-        try:
-            verdict = self._runner.verify()
-        except Exception as error:  # noqa: BLE001 - those who asked must hear of it
-            _log.exception("the weights could not be verified")
-            for one in waiting:
-                one.set_exception(error)
-        else:
-            for one in waiting:
-                one.set_result(verdict)
-
-    def _asking(self) -> list[Future[Verdict]]:
-        asking: list[Future[Verdict]] = []
-        with suppress(Empty):
-            while True:
-                asking.append(self._verdicts.get_nowait())
-        return asking
-
-    def _abandon(self) -> None:
-        """Tell those who still wait that nobody will come."""
-        self._queue.close()
-        error = UnavailableError("The engine has stopped; try again shortly.", retry_after=1.0)
-        for job in self._queue.empty():
-            job.fail(error)
-        for verdict in self._asking():
-            verdict.set_exception(error)

@@ -21,6 +21,12 @@ class Kernel(Protocol):
     """
 
     @property
+    def torn(self) -> bool:
+        """Whether a transition began to write and did not come to its end: neither the weights nor the
+        journal mean anything then, until `forget`.
+        """
+
+    @property
     def journal_bytes(self) -> int:
         """Bytes of base values saved at present."""
 
@@ -34,9 +40,12 @@ class Kernel(Protocol):
     def transition(self, planes: Sequence[Planes], weights: Sequence[float]) -> None:
         """Set the resident weights from whatever mix they are at to another one, and wait for the end.
 
-        Raises an error either before the first weight is written, or not at all.
+        An error that comes before the first weight is written changes nothing; after any other, `torn`.
 
         Args:
             planes: the switches of the new mix, in its order; none for the bare base.
             weights: their weights.
         """
+
+    def forget(self) -> None:
+        """Let go of the journal and all memory beside it: whatever is in the arena now is the base."""

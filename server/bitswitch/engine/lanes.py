@@ -11,6 +11,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from bitswitch.engine.arena import BLOCK
@@ -19,11 +20,16 @@ from bitswitch.engine.marks import MINUS
 LANES = 16
 """Floats of one vector: what AVX-512 holds; elsewhere the compiler takes several registers."""
 
+GROUP = 8
+"""Offsets that are read at a time: so many, less one, are read past the last of a block, and not used."""
+
 _FLOAT = ir.FloatType()
 _VECTOR = ir.VectorType(_FLOAT, LANES)
 _WORD = ir.IntType(64)
+_GROUP = ir.VectorType(ir.IntType(32), GROUP)
 _FUSED = ("contract",)
 _BYTES = 4
+_LINE = 64
 
 
 def _at(builder: Any, address: Any, kind: Any) -> Any:
@@ -31,41 +37,45 @@ def _at(builder: Any, address: Any, kind: Any) -> Any:
 
 
 def _load(builder: Any, address: Any, kind: Any) -> Any:
-    """Load from an address that need not be aligned to more than a float."""
-    return builder.load(_at(builder, address, kind), align=2 if kind.__class__ is ir.IntType else _BYTES)
+    """Load from an address that need not be aligned to more than an offset."""
+    return builder.load(_at(builder, address, kind), align=2)
 
 
 def _store(builder: Any, value: Any, address: Any) -> None:
     builder.store(value, _at(builder, address, value.type), align=_BYTES)
 
 
-def _spread(builder: Any, value: Any) -> Any:
+def _spread(builder: Any, value: Any, kind: Any = _VECTOR) -> Any:
     """A scalar in all lanes."""
-    first = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
-    zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-    return builder.shuffle_vector(first, ir.Constant(_VECTOR, ir.Undefined), zeros)
+    nothing = ir.Constant(kind, ir.Undefined)
+    first = builder.insert_element(nothing, value, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
+    return builder.shuffle_vector(first, nothing, zeros)
+
+
+def _lane(builder: Any, vector: Any, i: int) -> Any:
+    return builder.extract_element(vector, ir.Constant(ir.IntType(32), i))
+
+
+def _all(value: int) -> Any:
+    """A number in all of a group's lanes."""
+    return ir.Constant(_GROUP, [value] * GROUP)
 
 
 def _word(value: int) -> Any:
     return ir.Constant(_WORD, value)
 
 
-def _sign(builder: Any, offset: Any) -> Any:
-    """±1 in all lanes, as an offset's top bit says."""
-    minus = builder.shl(
-        builder.and_(builder.trunc(offset, ir.IntType(32)), ir.Constant(ir.IntType(32), MINUS)),
-        ir.Constant(ir.IntType(32), 16),
-    )
-    return _spread(
-        builder, builder.bitcast(builder.or_(minus, ir.Constant(ir.IntType(32), 0x3F800000)), _FLOAT)
-    )
-
-
 class _Row:
-    """The loop over one matrix row's active weights, in LLVM's terms; see `_add_row`."""
+    """The loop over one matrix row's active weights, in LLVM's terms; see `_add_row`.
+
+    By `GROUP` weights at a time, those behind the row's last one with sign 0: a branch for each weight would
+    be guessed wrong at the end of most rows, and few of them are longer than a group or two.
+    """
 
     def __init__(self, builder: Any, vectors: int, arguments: Any) -> None:
         self.builder, self.vectors = builder, vectors
+        self.chains = 4 if vectors == 1 else 2  # sums, so that an addition need not wait for the one before
         self.tile, self.shift, self.offsets, self.start, self.count, self.limit, self.scale, self.total = (
             arguments
         )
@@ -73,59 +83,64 @@ class _Row:
     def generate(self) -> Any:
         builder, vectors = self.builder, self.vectors
         zero = ir.Constant(_VECTOR, [ir.Constant(_FLOAT, 0.0)] * LANES)
-        # Two sums, so that an addition need not wait for the one before it.
-        position, sums = self._loop(2, self.start, [zero] * (2 * vectors))
-        position, sums = self._loop(1, position, sums)
-        scale = _spread(builder, self.scale)
-        for v in range(vectors):
-            address = builder.add(self.total, _word(v * LANES * _BYTES))
-            both = builder.fadd(sums[v], sums[vectors + v])
-            product = builder.fmul(both, scale, flags=_FUSED)
-            _store(builder, builder.fadd(_load(builder, address, _VECTOR), product, flags=_FUSED), address)
-        return position
-
-    def _loop(self, step: int, start: Any, sums: list[Any]) -> tuple[Any, list[Any]]:
-        """Add ``step`` weights at a time while so many are left of this row."""
-        builder = self.builder
         before = builder.block
-        head, check, body, after = (
-            builder.append_basic_block(name) for name in ("head", "check", "body", "after")
-        )
-        builder.branch(head)
-        builder.position_at_end(head)
-        position = builder.phi(_WORD)
-        current = [builder.phi(_VECTOR) for _ in sums]
-        last = builder.add(position, _word(step - 1))
-        builder.cbranch(builder.icmp_signed("<", last, self.count), check, after)
-        builder.position_at_end(check)
-        offsets = [self._offset(builder.add(position, _word(i))) for i in range(step)]
-        place = builder.and_(offsets[-1], _word(BLOCK - 1))
-        builder.cbranch(builder.icmp_signed("<", place, self.limit), body, after)
+        body, after = (builder.append_basic_block(name) for name in ("body", "after"))
+        builder.branch(body)
         builder.position_at_end(body)
-        added = list(current)
-        for i, offset in enumerate(offsets):
-            self._add(offset, added, i * self.vectors)
-        following = builder.add(position, _word(step))
-        builder.branch(head)
-        for phi, first, then in zip([position, *current], [start, *sums], [following, *added], strict=True):
+        position = builder.phi(_WORD)
+        sums = [builder.phi(_VECTOR) for _ in range(vectors * self.chains)]
+        added = list(sums)
+        columns, signs, found = self._group(position)
+        for i in range(GROUP):
+            self._add(_lane(builder, columns, i), _lane(builder, signs, i), added, i % self.chains)
+        # Not by what was found, for that has to be waited for.
+        following = builder.add(position, _word(GROUP))
+        for phi, first, then in zip(
+            [position, *sums], [self.start, *[zero] * len(sums)], [following, *added], strict=True
+        ):
             phi.add_incoming(first, before)
             phi.add_incoming(then, body)
+        builder.cbranch(builder.icmp_signed("==", found, _word(GROUP)), body, after)
         builder.position_at_end(after)
-        return position, current
+        scale = _spread(builder, self.scale)
+        for v in range(vectors):
+            total = added[v]
+            for other in added[v + vectors :: vectors]:
+                total = builder.fadd(total, other)
+            address = builder.add(self.total, _word(v * LANES * _BYTES))
+            product = builder.fmul(total, scale, flags=_FUSED)
+            _store(builder, builder.fadd(_load(builder, address, _VECTOR), product, flags=_FUSED), address)
+        return builder.add(position, found)
 
-    def _offset(self, position: Any) -> Any:
-        address = self.builder.add(self.offsets, self.builder.shl(position, _word(1)))
-        return self.builder.zext(_load(self.builder, address, ir.IntType(16)), _WORD)
-
-    def _add(self, offset: Any, sums: list[Any], first: int) -> None:
+    def _group(self, position: Any) -> tuple[Any, Any, Any]:
+        """Of the next weights: their columns (bytes into the tile), their signs, how many are this row's."""
         builder = self.builder
-        column = builder.sub(builder.and_(offset, _word(BLOCK - 1)), self.shift)
-        line = builder.add(self.tile, builder.mul(column, _word(self.vectors * LANES * _BYTES)))
-        sign = _sign(builder, offset)
+        address = builder.add(self.offsets, builder.shl(position, _word(1)))
+        offsets = builder.zext(_load(builder, address, ir.VectorType(ir.IntType(16), GROUP)), _GROUP)
+        places = builder.and_(offsets, _all(BLOCK - 1))
+        left = builder.trunc(builder.sub(self.count, position), ir.IntType(32))
+        number = ir.Constant(_GROUP, list(range(GROUP)))
+        there = builder.icmp_signed("<", number, _spread(builder, left, _GROUP))
+        limit = builder.trunc(self.limit, ir.IntType(32))
+        here = builder.and_(there, builder.icmp_signed("<", places, _spread(builder, limit, _GROUP)))
+        shift = builder.trunc(self.shift, ir.IntType(32))
+        columns = builder.sub(places, _spread(builder, shift, _GROUP))
+        columns = builder.select(here, columns, _all(0))
+        columns = builder.mul(columns, _all(self.vectors * LANES * _BYTES))
+        minus = builder.shl(builder.and_(offsets, _all(MINUS)), _all(16))
+        signs = builder.select(here, builder.or_(minus, _all(0x3F800000)), _all(0))
+        mask = builder.bitcast(here, ir.IntType(GROUP))
+        found = builder.zext(builder.ctpop(mask), _WORD)
+        return columns, builder.bitcast(signs, ir.VectorType(_FLOAT, GROUP)), found
+
+    def _add(self, column: Any, sign: Any, sums: list[Any], chain: int) -> None:
+        builder = self.builder
+        line = builder.add(self.tile, builder.zext(column, _WORD))
+        spread = _spread(builder, sign)
         for v in range(self.vectors):
             value = _load(builder, builder.add(line, _word(v * LANES * _BYTES)), _VECTOR)
-            signed = builder.fmul(value, sign, flags=_FUSED)
-            sums[first + v] = builder.fadd(sums[first + v], signed, flags=_FUSED)
+            i = chain * self.vectors + v
+            sums[i] = builder.fadd(sums[i], builder.fmul(value, spread, flags=_FUSED), flags=_FUSED)
 
 
 def _add_row(vectors: int) -> Any:
@@ -133,7 +148,8 @@ def _add_row(vectors: int) -> Any:
 
     ``add_row(tile, shift, offsets, start, count, limit, scale, total)`` reads the uint16 at ``offsets``
     from index ``start`` to below ``count`` and up to the first offset ≥ ``limit``, adds scale · Σ ±
-    tile[offset − shift] to the floats at ``total``, and returns the index at which it ended.
+    tile[offset − shift] to the floats at ``total``, and returns the index at which it ended. `GROUP` offsets
+    are read at a time, so that memory must be readable as far beyond the last one.
     """
 
     @intrinsic
@@ -158,6 +174,24 @@ def _add_row(vectors: int) -> Any:
 
 
 add_row_16, add_row_32, add_row_64 = _add_row(1), _add_row(2), _add_row(4)
+
+
+@intrinsic
+def prefetch(context: Any, address: Any, size: Any) -> Any:
+    """Bring ``size`` bytes into the cache, in order: read at random, they would come one by one."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        address, size = arguments
+        number, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        bring = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        read, keep, data = (ir.Constant(number, value) for value in (0, 3, 1))
+        with cgutils.for_range_slice(builder, _word(0), size, _word(_LINE)) as (offset, _):
+            place = builder.inttoptr(builder.add(address, offset), byte)
+            builder.call(bring, [place, read, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
 
 
 def _transpose(builder: Any, rows: list[Any]) -> list[Any]:
@@ -201,16 +235,27 @@ def pack(context: Any, matrix: Any, row_bytes: Any, places: Any, tile: Any, tile
 
 @intrinsic
 def unpack(
-    context: Any, tile: Any, tile_bytes: Any, scales: Any, matrix: Any, row_bytes: Any, places: Any
+    context: Any,
+    tile: Any,
+    tile_bytes: Any,
+    moves: Any,
+    scales: Any,
+    matrix: Any,
+    row_bytes: Any,
+    places: Any,
 ) -> Any:
-    """The way back: add 16 lines of a tile, transposed, to 16 columns of 16 rows, times the row's scale."""
+    """The way back: add 16 lines of a tile, transposed, to 16 columns of 16 rows, times the row's scale.
+
+    The 16 floats at ``moves`` are added to the lines before, one to each.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        tile, tile_bytes, scales, matrix, row_bytes, places = arguments
-        lines = [
-            _load(builder, builder.add(tile, builder.mul(tile_bytes, _word(j))), _VECTOR)
-            for j in range(LANES)
-        ]
+        tile, tile_bytes, moves, scales, matrix, row_bytes, places = arguments
+        lines = []
+        for j in range(LANES):
+            move = _load(builder, builder.add(moves, _word(j * _BYTES)), _FLOAT)
+            line = _load(builder, builder.add(tile, builder.mul(tile_bytes, _word(j))), _VECTOR)
+            lines.append(builder.fadd(line, _spread(builder, move)))
         for i, row in enumerate(_transpose(builder, lines)):
             address = _line(builder, matrix, places, i, row_bytes)
             scale = _spread(builder, _load(builder, builder.add(scales, _word(i * _BYTES)), _FLOAT))
@@ -219,4 +264,4 @@ def unpack(
         return context.get_dummy_value()
 
     whole = types.int64
-    return types.void(whole, whole, whole, whole, whole, whole), generate
+    return types.void(whole, whole, whole, whole, whole, whole, whole), generate

@@ -6,17 +6,10 @@ a module and leaves the module's weights alone. Knows nothing of how a pass came
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable
-
-import numpy as np
 import torch
-from numba import get_num_threads
-from numpy.typing import NDArray
 from torch.nn import functional
 
-from bitswitch.engine import lookup, product
-from bitswitch.engine.needs import Needs, Tiles
+from bitswitch.engine.additions import Additions
 
 
 class ShapeError(Exception):
@@ -27,18 +20,14 @@ class Pass:
     """The pass that runs now, as its layers see it.
 
     Args:
-        needs: of its rows.
-        room: gives float32 memory of at least so many floats; valid until it is asked again.
+        additions: of its rows.
 
     Attributes:
         called: the layers called so far.
     """
 
-    def __init__(self, needs: Needs, room: Callable[[int], NDArray[np.float32]]) -> None:
-        self.needs = needs
-        self._room = room
-        self._source: Callable[[], torch.Tensor | None] = lambda: None
-        self._filled = np.empty(0, np.float32)
+    def __init__(self, additions: Additions) -> None:
+        self.additions = additions
         self.called: set[torch.nn.Module] = set()
 
     def per_token(self, x: torch.Tensor) -> bool:
@@ -47,25 +36,16 @@ class Pass:
         Raises:
             ShapeError: neither.
         """
+        rows, longest = self.additions.rows, self.additions.longest
         vectors = x.shape[:-1].numel()
-        if vectors == self.needs.rows * self.needs.longest:
+        if vectors == rows * longest:
             return True
-        if vectors == self.needs.rows:
+        if vectors == rows:
             return False
         raise ShapeError(
-            f"a layer's input is {tuple(x.shape)}; {self.needs.rows} rows of {self.needs.longest} tokens need"
+            f"a layer's input is {tuple(x.shape)}; {rows} rows of {longest} tokens need"
             " one vector per token or one per row"
         )
-
-    def tiles(self, x: torch.Tensor) -> tuple[Tiles, NDArray[np.float32]]:
-        """How the lanes of ``x`` are dealt, and its tiles; made once where layers in a row share an input."""
-        tiles = self.needs.by_token if self.per_token(x) else self.needs.by_row
-        if x is not self._source():
-            flat = x.float().reshape(-1, x.shape[-1]).contiguous().numpy()
-            self._filled = self._room(tiles.places.size * flat.shape[1])
-            product.fill(self._filled, flat, tiles.places, tiles.starts, tiles.widths, tiles.group_tiles)
-            self._source = weakref.ref(x)  # held alive, it would keep its memory from being used again
-        return tiles, self._filled
 
     def per_row(self, vectors: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """``vectors`` (rows, dim) in a shape that lies along ``x``."""
@@ -73,7 +53,7 @@ class Pass:
             return vectors.reshape(x.shape)
         if x.dim() == 3:
             return vectors.unsqueeze(1)
-        return vectors.repeat_interleave(self.needs.longest, 0).reshape(x.shape)
+        return vectors.repeat_interleave(self.additions.longest, 0).reshape(x.shape)
 
 
 class Stage:
@@ -132,25 +112,9 @@ class Linear(Layer):
         """The base's product, and the parts of the rows' switches."""
         running = self.enter()
         y = functional.linear(x, self.module.weight, self.module.bias)
-        tiles, filled = running.tiles(x)
-        sums = y.float().contiguous()
-        product.add_linear(
-            sums.view(-1, y.shape[-1]).numpy(),
-            filled,
-            x.shape[-1],
-            tiles.places,
-            tiles.scales,
-            tiles.starts,
-            tiles.widths,
-            tiles.switches,
-            running.needs.table,
-            self.weight,
-            self.block,
-            running.needs.vectors,
-            self.bias,
-            get_num_threads(),
+        return running.additions.linear(
+            y, x, per_token=running.per_token(x), tensor=self.weight, block=self.block, bias=self.bias
         )
-        return sums.to(y.dtype)
 
 
 class Embedding(Layer):
@@ -167,25 +131,13 @@ class Embedding(Layer):
 
         Ids that the whole batch shares, as positions are, are looked up for each of its rows.
         """
-        needs = self.enter().needs
-        shape = (needs.rows, needs.longest)
-        if ids.numel() not in {needs.longest, needs.rows * needs.longest}:
+        additions = self.enter().additions
+        shape = (additions.rows, additions.longest)
+        if ids.numel() not in {additions.longest, additions.rows * additions.longest}:
             raise ShapeError(f"ids of shape {tuple(ids.shape)} were looked up for a batch of shape {shape}")
-        ids = ids.reshape(-1, needs.longest).expand(shape)
+        ids = ids.reshape(-1, additions.longest).expand(shape)
         y = functional.embedding(ids, self.module.weight)
-        sums = y.float()
-        lookup.add_embedding(
-            sums.numpy(),
-            ids.long().contiguous().numpy(),
-            needs.lengths,
-            needs.part_starts,
-            needs.part_switches,
-            needs.part_weights,
-            needs.table,
-            self.weight,
-            self.block,
-        )
-        return sums.to(y.dtype)
+        return additions.embedding(y, ids, tensor=self.weight, block=self.block)
 
 
 class Norm(Layer):
@@ -215,5 +167,5 @@ def _moved(running: Pass, parameter: torch.Tensor, column: int, x: torch.Tensor)
     """A normalization's parameter as each row's mix sets it, float32, in a shape that lies along ``x``."""
     if column < 0:
         return parameter.float()
-    moves = running.needs.norms[:, column : column + parameter.numel()]
+    moves = running.additions.norms[:, column : column + parameter.numel()]
     return running.per_row((parameter.float() + moves).to(parameter.dtype).float(), x)

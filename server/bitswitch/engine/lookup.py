@@ -12,6 +12,7 @@ from numba import carray, njit, prange
 
 from bitswitch.engine.arena import BLOCK
 from bitswitch.engine.bits import pointer
+from bitswitch.engine.knobs import knob
 from bitswitch.engine.marks import MINUS
 from bitswitch.engine.reading import block_of, first_slot, knobs_of, offsets_of
 
@@ -42,8 +43,8 @@ def expand(vectors: Any, table: Any, tensors: Any, first_blocks: Any, columns: A
                 offsets = carray(pointer(address), (end,), np.uint16)
                 for j in range(begin, end):
                     place = start + (offsets[j] & _OFFSET)
-                    knob = knobs[place // width]
-                    vectors[s, columns[i] + place] = -knob if offsets[j] & MINUS else knob
+                    step = knob(knobs, place // width)
+                    vectors[s, columns[i] + place] = -step if offsets[j] & MINUS else step
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -84,7 +85,7 @@ def add_embedding(
                     )
                     knobs, width = knobs_of(line, tensor, end)
                     offsets = carray(pointer(address), (last,), np.uint16)
-                    step = weight * knobs[begin // width]
+                    step = weight * knob(knobs, begin // width)
                     for j in range(first, last):
                         column = start + (offsets[j] & _OFFSET) - begin
                         y[r, t, column] += -step if offsets[j] & MINUS else step

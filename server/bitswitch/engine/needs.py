@@ -93,6 +93,19 @@ class Columns:
         self._first_blocks = np.array([arena.first_block[name] for name in names], np.int64)
         self._ends = ends
 
+    def spots(self, length: int) -> NDArray[np.int64]:
+        """Where they lie, cut into blocks of ``length``: int64 (blocks, 4), see `cuda_lookup.SPOT`."""
+        return np.array(
+            [
+                (first + start // length, tensor, start, begin + start)
+                for tensor, first, (begin, end) in zip(
+                    self._tensors, self._first_blocks, pairwise(self._ends), strict=True
+                )
+                for start in range(0, end - begin, length)
+            ],
+            np.int64,
+        ).reshape(-1, 4)
+
     def expand(self, table: NDArray[np.int64]) -> NDArray[np.float32]:
         """What each switch of a table adds to them: float32 (switches, size)."""
         vectors = np.zeros((len(table), self.size), np.float32)

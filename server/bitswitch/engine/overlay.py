@@ -9,20 +9,22 @@ Knows nothing of requests, heads or queues; writes no weight.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from bitswitch.base.model import Base, Hidden
 from bitswitch.core import Row
 from bitswitch.engine import trial
+from bitswitch.engine.additions import Additions
 from bitswitch.engine.arena import Arena
+from bitswitch.engine.cpu_additions import CpuAdditions, Room
 from bitswitch.engine.layers import Embedding, Layer, Linear, Norm, Pass, Stage
-from bitswitch.engine.needs import Columns, Needs, Part
+from bitswitch.engine.needs import Columns, Part
+from bitswitch.engine.rehearsal import rehearse_additions
 
 
 class Overlay:
@@ -39,13 +41,11 @@ class Overlay:
     def __init__(self, base: Base, arena: Arena) -> None:
         self._base = base
         self._stage = Stage()
-        self._room = np.empty(0, np.float32)
         self.reason: str | None = None
         try:
-            if arena.triton:
-                raise _UnfitError("mixed batches are computed on the CPU alone")
             self._twin = replace(base, model=_twin(base.model))
-            self._layers, self._columns = _install(base.parameters, self._twin.model, self._stage, arena)
+            self._layers, columns = _install(base.parameters, self._twin.model, self._stage, arena)
+            self._begin = _additions(arena, columns)
             self._try(arena)
         except Exception as error:  # noqa: BLE001 - whatever an architecture does to us, it is served in place
             self.reason = str(error) if isinstance(error, _UnfitError) else f"{type(error).__name__}: {error}"
@@ -71,18 +71,12 @@ class Overlay:
         return hidden
 
     def _run(self, rows: Sequence[Row], parts: Sequence[Sequence[Part]]) -> tuple[Hidden, Pass]:
-        running = Pass(Needs([row.length for row in rows], parts, self._columns), self._floats)
+        running = Pass(self._begin([row.length for row in rows], parts))
         self._stage.now = running
         try:
             return self._twin.forward(rows), running
         finally:
             self._stage.now = None
-
-    def _floats(self, size: int) -> NDArray[np.float32]:
-        """Memory for tiles, kept from pass to pass: fresh memory costs more than what is done in it."""
-        if self._room.size < size:
-            self._room = np.empty(size, np.float32)
-        return self._room
 
     def _try(self, arena: Arena) -> None:
         """Answer a few rows both ways.
@@ -102,6 +96,22 @@ class Overlay:
 
 class _UnfitError(Exception):
     """The architecture cannot be overlaid; the message says why."""
+
+
+def _additions(
+    arena: Arena, columns: Columns
+) -> Callable[[Sequence[int], Sequence[Sequence[Part]]], Additions]:
+    """What makes the `Additions` of a pass where these weights lie.
+
+    Raises:
+        RuntimeError: it does not do on this device what it must.
+    """
+    if not arena.triton:
+        return partial(CpuAdditions, columns=columns, room=Room())
+    from bitswitch.engine.cuda_additions import CudaAdditions  # noqa: PLC0415 - Triton is an extra
+
+    rehearse_additions(CudaAdditions, arena.device, arena.dtype)
+    return partial(CudaAdditions, columns=columns, arena=arena)
 
 
 def _twin(model: PreTrainedModel) -> PreTrainedModel:

@@ -15,11 +15,15 @@ from numpy.typing import NDArray
 
 from bitswitch.engine import marks
 from bitswitch.engine.arena import BLOCK, Arena
+from bitswitch.engine.knobs import address_of, narrowest
 from bitswitch_store.switch import Switch, TensorSwitch
 
 COLUMNS = 6
-"""A switch's line in the kernels' table, int64: addresses of marks, starts, counts, knobs, knob_start and
-width."""
+"""A switch's line in the kernels' table, int64: addresses of marks, starts, counts, knobs (see `knobs`),
+knob_start and width."""
+
+_BEHIND = 2
+"""Words that may be read, though not used, behind the last marks: see `lanes.GROUP`."""
 
 Array: TypeAlias = Any
 """numpy's on the CPU, torch's on a device, where the marks are int64 of the same bits."""
@@ -38,8 +42,9 @@ class Planes:
         blocks: int32 (n,), the arena's blocks with active weights, ascending.
         counts: int32 (n,), a block's active weights.
         starts: int32 (n,), where a block's marks begin, in words of 8 bytes.
-        marks: uint64, see `engine.marks`.
-        knobs: float32, those of all parameters behind one another.
+        marks: uint64, see `engine.marks`; a few words of nothing behind them.
+        knobs: those of all parameters behind one another: float32, on the CPU float16 if that holds every one
+            exactly, as it does those of our rule.
         knob_start: int64 (parameters,), where a parameter's knobs begin.
         width: int64 (parameters,), how many weights of a parameter share a knob.
         slots: int32 (the arena's blocks,), where a block lies in ``blocks``; -1 where it does not.
@@ -78,8 +83,10 @@ class Planes:
         self.blocks: Array = np.concatenate([np.empty(0, np.int32), *blocks])
         self.counts: Array = np.concatenate([np.empty(0, np.int32), *counts])
         self.starts: Array = np.concatenate([np.empty(0, np.int32), *starts])
-        self.marks: Array = np.concatenate([np.empty(0, np.uint64), *marked])
+        self.marks: Array = np.concatenate([*marked, np.zeros(_BEHIND, np.uint64)])
         self.knobs: Array = np.concatenate([np.empty(0, np.float32), *knobs])
+        if not arena.triton:
+            self.knobs = narrowest(self.knobs)
         self.slots: Array = np.full(arena.blocks, -1, np.int32)
         self.slots[self.blocks] = np.arange(len(self.blocks), dtype=np.int32)
         self.active = int(self.counts.sum(dtype=np.int64))
@@ -94,9 +101,9 @@ class Planes:
     def addresses(self) -> NDArray[np.int64]:
         """Where the arrays lie, int64 (COLUMNS,): a line of the kernels' table. Valid while self lives."""
         arrays = [getattr(self, name) for name in _ARRAYS[:COLUMNS]]
-        return np.array(
-            [a.data_ptr() if isinstance(a, torch.Tensor) else a.ctypes.data for a in arrays], np.int64
-        )
+        if isinstance(self.knobs, torch.Tensor):
+            return np.array([array.data_ptr() for array in arrays], np.int64)
+        return np.array([address_of(a) if a is self.knobs else a.ctypes.data for a in arrays], np.int64)
 
     @property
     def nbytes(self) -> int:

@@ -14,7 +14,8 @@ import numpy as np
 from numba import njit, prange
 
 from bitswitch.engine.arena import BLOCK
-from bitswitch.engine.lanes import LANES, add_row_16, add_row_32, add_row_64, pack, unpack
+from bitswitch.engine.knobs import knob
+from bitswitch.engine.lanes import GROUP, LANES, add_row_16, add_row_32, add_row_64, pack, prefetch, unpack
 from bitswitch.engine.reading import block_of, first_slot, knobs_of, offsets_of
 
 WIDEST = 64
@@ -75,6 +76,7 @@ def _multiply(
     knobs, shared = knobs_of(line, tensor, end)
     per_row = shared == inputs  # else one for the whole matrix
     source, target = np.int64(tile.ctypes.data), np.int64(total.ctypes.data)
+    prefetch(source, 4 * len(tile))
     for slot in range(first_slot(line, first_block + low * inputs // BLOCK), line[7]):
         start = (block_of(line, slot) - first_block) * BLOCK
         if start >= end:
@@ -85,20 +87,22 @@ def _multiply(
         row = max(low, start // inputs)
         while position < count:
             shift = row * inputs - start
-            knob = knobs[row if per_row else 0]
+            step = knob(knobs, row if per_row else 0)
             there = target + (row - low) * width * 4
             if width == 16:
-                position = add_row_16(source, shift, address, position, count, shift + inputs, knob, there)
+                position = add_row_16(source, shift, address, position, count, shift + inputs, step, there)
             elif width == 32:
-                position = add_row_32(source, shift, address, position, count, shift + inputs, knob, there)
+                position = add_row_32(source, shift, address, position, count, shift + inputs, step, there)
             else:
-                position = add_row_64(source, shift, address, position, count, shift + inputs, knob, there)
+                position = add_row_64(source, shift, address, position, count, shift + inputs, step, there)
             row += 1
 
 
 @njit(cache=True, nogil=True)
-def _scatter(y: Any, low: int, high: int, total: Any, places: Any, scales: Any) -> None:
-    """Add ``total`` (high - low, lanes), transposed and scaled, to columns ``low:high`` of rows of ``y``."""
+def _scatter(y: Any, low: int, high: int, total: Any, moves: Any, places: Any, scales: Any) -> None:
+    """Add ``total`` (high - low, lanes) and ``moves`` (high - low,), transposed and scaled, to columns
+    ``low:high`` of rows of ``y``.
+    """
     width, outputs = len(places), y.shape[1]
     source, target = np.int64(total.ctypes.data), np.int64(y.ctypes.data)
     whole = high - (high - low) % LANES
@@ -106,10 +110,11 @@ def _scatter(y: Any, low: int, high: int, total: Any, places: Any, scales: Any) 
         lanes, factors = np.int64(places[v:].ctypes.data), np.int64(scales[v:].ctypes.data)
         for o in range(low, whole, LANES):
             there = source + ((o - low) * width + v) * 4
-            unpack(there, width * 4, factors, target + o * 4, outputs * 4, lanes)
+            moved = np.int64(moves[o - low :].ctypes.data)
+            unpack(there, width * 4, moved, factors, target + o * 4, outputs * 4, lanes)
         for o in range(whole, high):
             for t in range(v, v + LANES):
-                y[places[t], o] += scales[t] * total[(o - low) * width + t]
+                y[places[t], o] += scales[t] * (total[(o - low) * width + t] + moves[o - low])
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -146,15 +151,15 @@ def add_linear(
     pieces = min(threads, -(-outputs // LANES))
     for piece in prange(pieces):
         low, high = _share(outputs, piece, pieces), _share(outputs, piece + 1, pieces)
+        nothing = np.zeros(high - low, np.float32)
         sums = np.empty((high - low) * WIDEST, np.float32)
-        room = np.empty(BLOCK, np.uint16)
+        room = np.empty(BLOCK + GROUP, np.uint16)
         for n in range(len(starts)):
             start, width, s = starts[n], widths[n], switches[n]
             total = sums[: (high - low) * width]
-            for o in range(high - low):
-                moved = vectors[s, bias + low + o] if bias >= 0 else _NOTHING
-                for t in range(o * width, (o + 1) * width):
-                    total[t] = moved
+            total[:] = _NOTHING
+            moves = vectors[s, bias + low : bias + high] if bias >= 0 else nothing
             tile = tiles[start * inputs : (start + width) * inputs]
             _multiply(total, low, high, tile, inputs, table[s], tensor, first_block, room)
-            _scatter(y, low, high, total, places[start : start + width], scales[start : start + width])
+            lanes = slice(start, start + width)
+            _scatter(y, low, high, total, moves, places[lanes], scales[lanes])

@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from bitswitch.engine.job import Job
 from bitswitch.engine.ready import ReadySwitch
 from bitswitch.engine.schedule import Step
+from bitswitch.engine.turns import Turns
 from bitswitch.errors import OverloadedError, UnavailableError
 
 Choose = Callable[[Sequence[Sequence[Job]]], Step]
 """Given those who could be served (see `Scheduler.choose`), says what to do next."""
-
-
-REMEMBERED = 1024
-"""Tenants whose last turn is known; to have had none for so long is as good as never."""
 
 
 class Queue:
@@ -35,7 +32,7 @@ class Queue:
     def __init__(self, *, limit: int) -> None:
         self._limit = limit
         self._jobs: dict[str, deque[Job]] = {}
-        self._turns: OrderedDict[str, None] = OrderedDict()  # tenants, the latest turn last
+        self._turns = Turns()
         self._changed = threading.Condition()
         self._open = True
         self._woken = False
@@ -135,19 +132,13 @@ class Queue:
     def _waiting(self) -> list[list[Job]]:
         """The ready jobs of each tenant that has some, in the order of their turns."""
         self._drop_gone()
-        # Who had no turn yet comes before all who had, in the order of their first jobs.
-        had = [tenant for tenant in self._turns if tenant in self._jobs]
-        order = [*(tenant for tenant in self._jobs if tenant not in self._turns), *had]
+        order = self._turns.order(self._jobs)
         lines = ([job for job in self._jobs[tenant] if job.switches is not None] for tenant in order)
         return [line for line in lines if line]
 
     def _remove(self, jobs: Sequence[Job]) -> None:
         """Take these out; the turn of the first one's tenant is over."""
-        tenant = jobs[0].request.tenant
-        self._turns[tenant] = None
-        self._turns.move_to_end(tenant)
-        if len(self._turns) > REMEMBERED:
-            self._turns.popitem(last=False)
+        self._turns.over(jobs[0].request.tenant)
         taken = set(map(id, jobs))
         for name in {job.request.tenant for job in jobs}:
             self._keep(name, [job for job in self._jobs[name] if id(job) not in taken])

@@ -13,6 +13,7 @@ from numba import carray, njit
 
 from bitswitch.engine.arena import BLOCK
 from bitswitch.engine.bits import pointer, trailing_zeros
+from bitswitch.engine.knobs import knobs_at
 from bitswitch.engine.marks import FEW, WORDS
 
 _OFFSET = BLOCK - 1
@@ -88,4 +89,4 @@ def knobs_of(line: Any, tensor: int, end: int) -> Any:
     """A tensor's knobs as far as its weights before ``end`` need them, and how many weights share one."""
     width = carray(pointer(line[5]), (tensor + 1,), np.int64)[tensor]
     first = carray(pointer(line[4]), (tensor + 1,), np.int64)[tensor]
-    return carray(pointer(line[3]), (first + (end - 1) // width + 1,), np.float32)[first:], width
+    return knobs_at(line[3], first, first + (end - 1) // width + 1), width

@@ -1,7 +1,8 @@
 """Which switches are ready in memory: built once for all who wait, kept while in use, the oldest go first.
 
 Who needs switches takes a `Hold` of them when it begins to wait, and releases it when it is done; until
-then none of them goes. Knows nothing of what a switch is, where it comes from or what is done with it.
+then none of them goes. Tenants take turns at what has to be built, so that nobody waits behind another's
+backlog. Knows nothing of what a switch is, where it comes from or what is done with it.
 
 There is one budget, for what is ready. Switch files need none: the system keeps those that were read
 lately in memory that it has to spare, see `docs/decisions.md`.
@@ -16,6 +17,9 @@ from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
+
+from bitswitch.engine.turns import Turns
+from bitswitch.errors import ConflictError
 
 
 class Sized(Protocol):
@@ -43,11 +47,15 @@ class Hold(Generic[R]):
     """Somebody's need of some switches; `Residency.hold` gives it.
 
     Attributes:
+        tenant: whose need it is.
         prepared: done when all are ready: the switches by digest, or why one could not be built.
             Cancelled if it is released before. Its callbacks may run in the building thread.
     """
 
-    def __init__(self, places: Mapping[str, _Place[R]], release: Callable[[Hold[R]], None]) -> None:
+    def __init__(
+        self, places: Mapping[str, _Place[R]], tenant: str, release: Callable[[Hold[R]], None]
+    ) -> None:
+        self.tenant = tenant
         self.prepared: Future[Mapping[str, R]] = Future()
         self.places = places  # the residency's own, under its lock
         self._release = release
@@ -68,7 +76,8 @@ class Hold(Generic[R]):
 class Residency(Generic[R]):
     """Ready switches by digest, within a budget of bytes. Thread-safe.
 
-    One thread of its own builds them, in the order in which they are asked for. When what is in use fills
+    One thread of its own builds them: all that one hold lacks, then what the next tenant's oldest hold does;
+    see `Turns`. When what is in use fills
     the budget, it waits until what it built before has been used, rather than build what would have to go
     again unused; but when nothing is left to wait for it goes on, whatever the size. So the budget is
     exceeded by one hold's switches at most, and by what is pinned.
@@ -85,23 +94,55 @@ class Residency(Generic[R]):
         self._bytes = 0  # of all that is ready
         self._in_use = 0  # of what is ready and held
         self._waiting: OrderedDict[Hold[R], None] = OrderedDict()
+        self._turns = Turns()
+        self._turn: Hold[R] | None = None  # is built for
         self._served: set[Hold[R]] = set()  # had to wait, are prepared, and will be released
         self._pins: dict[str, Hold[R]] = {}
         self._building: _Place[R] | None = None
         self._lock = threading.Lock()
         self._builder = ThreadPoolExecutor(1, thread_name_prefix="bitswitch-switches")
 
-    def hold(self, digests: Iterable[str]) -> Hold[R]:
-        """Keep these switches, building those that are not there. Never blocks."""
-        with self._lock:
-            return self._hold(digests)
+    def hold(self, digests: Iterable[str], tenant: str = "") -> Hold[R]:
+        """Keep these switches, building those that are not there. Never blocks.
 
-    def pin(self, digest: str) -> Hold[R]:
-        """Keep a switch until `unpin` or `forget`, and build it now; twice is once."""
+        Args:
+            tenant: at whose turn they are built.
+        """
         with self._lock:
-            if digest not in self._pins:
-                self._pins[digest] = self._hold([digest])
-            return self._pins[digest]
+            return self._hold(digests, tenant)
+
+    def pin(self, digest: str, tenant: str = "") -> None:
+        """Keep a switch until `unpin` or `forget`, building it first; waits for that. Twice is once.
+
+        Raises:
+            ConflictError: with it, what is pinned would exceed the budget; it is not pinned.
+            CancelledError: the residency was closed.
+            Exception: what building it raised.
+        """
+        hold = self.hold([digest], tenant)
+        try:
+            size = hold.prepared.result()[digest].nbytes
+            with self._lock:
+                if digest in self._pins:
+                    return
+                pinned = sum(one.ready()[name].nbytes for name, one in self._pins.items())
+                if pinned + size > self._budget:
+                    raise ConflictError(
+                        f"The switch takes {size} bytes of memory, and {pinned} of the {self._budget} bytes"
+                        " for ready switches are pinned already; unpin another or raise resident_bytes."
+                    )
+                if not hold.places[digest].forgotten:
+                    self._pins[digest] = hold
+                    self._served.discard(hold)
+                    self._build_next()
+        finally:
+            if self._pins.get(digest) is not hold:
+                hold.release()
+
+    def pins(self) -> tuple[str, ...]:
+        """The digests of what is pinned, sorted."""
+        with self._lock:
+            return tuple(sorted(self._pins))
 
     def unpin(self, digest: str) -> None:
         """Let a switch go again when memory is short; one that is not pinned is no error."""
@@ -137,14 +178,14 @@ class Residency(Generic[R]):
         for hold in waiting:
             hold.release()
 
-    def _hold(self, digests: Iterable[str]) -> Hold[R]:
+    def _hold(self, digests: Iterable[str], tenant: str) -> Hold[R]:
         places: dict[str, _Place[R]] = {}
         for digest in dict.fromkeys(digests):
             place = places[digest] = self._places.setdefault(digest, _Place(digest))
             place.holds += 1
             if place.ready is not None and place.holds == 1:
                 self._in_use += place.ready.nbytes
-        hold = Hold(places, self._release)
+        hold = Hold(places, tenant, self._release)
         if hold.lacking() is None:
             hold.prepared.set_result(hold.ready())
         else:
@@ -177,15 +218,30 @@ class Residency(Generic[R]):
             del self._places[place.digest]
 
     def _build_next(self) -> None:
-        """Begin with what the first who waits lacks, unless something else has to end before."""
-        first = next(iter(self._waiting), None)
-        place = None if first is None else first.lacking()
+        """Begin with what the next who waits lacks, unless something else has to end before."""
         full = self._in_use >= self._budget and self._served
-        if place is None or full or self._building is not None:
+        if not self._waiting or full or self._building is not None:
+            return
+        place = self._next().lacking()
+        if place is None:
             return
         with suppress(RuntimeError):  # closed
             self._builder.submit(self._make, place)
             self._building = place
+
+    def _next(self) -> Hold[R]:
+        """Whom to build for: whoever was begun with, else the oldest hold of the tenant whose turn it is.
+
+        One hold at a time is built to its end: parts of many would fill the memory and serve nobody.
+        """
+        if self._turn is None or self._turn not in self._waiting:
+            first: dict[str, Hold[R]] = {}
+            for hold in self._waiting:
+                first.setdefault(hold.tenant, hold)
+            tenant, *_ = self._turns.order(first)
+            self._turns.over(tenant)
+            self._turn = first[tenant]
+        return self._turn
 
     def _make(self, place: _Place[R]) -> None:
         """One switch, in the builder's thread."""
@@ -207,7 +263,6 @@ class Residency(Generic[R]):
                 del self._waiting[hold]
             if error is None:
                 self._served.update(told)
-                self._served.difference_update(self._pins.values())
             answers = [hold.ready() for hold in told]
             self._build_next()
         for hold, answer in zip(told, answers, strict=True):

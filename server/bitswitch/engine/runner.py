@@ -5,25 +5,35 @@ For the engine's thread alone. Knows nothing of who waits, of turns, or of where
 
 from __future__ import annotations
 
+import gc
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 
+from bitswitch.base.faults import BaseError
 from bitswitch.base.model import Base, Hidden
+from bitswitch.base.source import stored_weights
 from bitswitch.core import Result, Row, Timing, Want
 from bitswitch.engine.arena import Arena
 from bitswitch.engine.batch import Answer, Batch
-from bitswitch.engine.costs import Costs
+from bitswitch.engine.costs import Costs, Line
 from bitswitch.engine.job import Job
+from bitswitch.engine.memory import lacks_memory, no_memory
 from bitswitch.engine.overlay import Overlay
-from bitswitch.engine.schedule import LOSS, Scheduler, Step
+from bitswitch.engine.schedule import Scheduler, Step
 from bitswitch.engine.state import Verdict
 from bitswitch.engine.swap import Swap
-from bitswitch.errors import BitswitchError, NotFiniteError
+from bitswitch.errors import BitswitchError, NotFiniteError, UnavailableError
 
 _log = logging.getLogger(__name__)
+
+_TEXT = "What a pass costs is measured on this text, of a length as requests have it"
+_MANY = 16
+_TRIES = 5
 
 
 class Runner:
@@ -39,6 +49,8 @@ class Runner:
         swap: the weights' one writer.
         running: requests that are being answered.
         steps: how many there have been; see `EngineState`.
+        torn: whether a step left the weights neither at the base nor at a mix; from before its callers hear
+            of it until they are loaded anew.
     """
 
     def __init__(self, base: Base, arena: Arena, *, batch_tokens: int, batch_rows: int) -> None:
@@ -46,17 +58,17 @@ class Runner:
         self._batch_tokens = batch_tokens
         self._batch_rows = batch_rows
         self._loaded = base.digest()
-        self._costs = Costs()
+        self._costs = Costs(forward=_measured(base))
         self._overlay = Overlay(base, arena)
         self._scheduler = Scheduler(self._costs, batch_tokens=batch_tokens, batch_rows=batch_rows)
         self.swap = Swap(arena)
+        self.torn = False
         self.running = 0
         self.steps = dict.fromkeys(("stay", "switch", "overlay"), 0)
 
     def warm_up(self) -> None:
-        """Compile the kernels, or read them from numba's cache, and run the model once."""
+        """Compile the kernels, or read them from numba's cache."""
         self.swap.warm_up()
-        self._base.forward(self._base.encode(["warm-up"], want=Want.EMBED))
         if self._overlay.reason is not None:
             _log.info("no mixed batches: %s", self._overlay.reason)
 
@@ -65,11 +77,18 @@ class Runner:
         overlays = self._overlay.reason is None
         return self._scheduler.choose(waiting, self.swap.mix, self.swap.active, overlays=overlays)
 
-    def run(self, step: Step) -> None:
-        """Answer a step's jobs; whatever goes wrong reaches their callers, and the base comes back."""
+    def run(self, step: Step) -> bool:
+        """Answer a step's jobs; whatever goes wrong reaches their callers, and the base comes back.
+
+        Returns:
+            Whether all went well.
+
+        Raises:
+            TornError: the base did not come back; the callers have been told.
+        """
         jobs = [job for job in step.jobs if job.claim()]
         if not jobs:
-            return
+            return False
         self.running = len(jobs)
         started = time.monotonic()
         try:
@@ -84,13 +103,19 @@ class Runner:
                     waited, forward = started - jobs[number].submitted, time.perf_counter() - begun
                     self._give(jobs[number], answer, Timing(queue=waited, swap=swapped, forward=forward))
                     self.running -= 1
-        except Exception as error:  # noqa: BLE001 - the thread must live on for everybody else
+        except Exception as error:
+            self.torn = self.swap.torn or bool(self.swap.mix)
+            told = _told(error, torn=self.torn)
             if not isinstance(error, BitswitchError):
                 _log.exception("a step of %d requests failed", len(jobs))
             for job in jobs:
-                job.fail(error)
+                job.fail(told)
+            if self.torn:
+                raise TornError(f"{type(error).__name__}: {error}") from error
+            return False  # the thread lives on for everybody else
         finally:
             self.running = 0
+        return True
 
     def rest(self) -> None:
         """Go back to the bare base."""
@@ -99,6 +124,30 @@ class Runner:
     def verify(self) -> Verdict:
         """Go back to the bare base, and compare it with what was loaded."""
         self.rest()
+        return self._compare()
+
+    def reload(self) -> float:
+        """Load the base anew from its checkpoint, prove that it is the same, and give the seconds it took.
+
+        Raises:
+            BaseError: the checkpoint is gone, or no longer what it was.
+        """
+        started = time.perf_counter()
+        gc.collect()  # a failed step's tensors; its error may be what they hang on
+        if self._base.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.swap.reload(stored_weights(self._base))
+        verdict = self._compare()
+        if not verdict.intact:
+            raise BaseError(
+                f"{self._base.folder} no longer holds what was loaded from it"
+                f" ({', '.join(verdict.differing[:5])}); put the checkpoint back,"
+                " or start anew to serve what it holds now"
+            )
+        self.torn = False
+        return time.perf_counter() - started
+
+    def _compare(self) -> Verdict:
         started = time.perf_counter()
         now = self._base.digest()
         differing = tuple(name for name, digest in self._loaded.items() if now.get(name) != digest)
@@ -113,21 +162,26 @@ class Runner:
             return self._overlay_pass(rows, [jobs[o] for o in owners]) if overlaid else self._pass(rows)
 
         batch = Batch(self._base, [job.request for job in jobs], [job.head for job in jobs], forward)
-        tokens = min(self._batch_tokens, self._costs.enough(LOSS))
+        tokens = self._scheduler.enough(jobs, overlaid=overlaid)
         return batch.run(tokens=tokens, rows=self._batch_rows, waste=self._costs.waste())
 
     def _pass(self, rows: Sequence[Row]) -> Hidden:
         begun = time.perf_counter()
         hidden = self._base.forward(rows)
+        self._base.wait()
         self._costs.forward.observe(_padded(rows), time.perf_counter() - begun)
         return hidden
 
     def _overlay_pass(self, rows: Sequence[Row], owners: Sequence[Job]) -> Hidden:
         begun = time.perf_counter()
         hidden = self._overlay.forward(rows, [job.parts for job in owners])
-        extra = time.perf_counter() - begun - self._costs.forward(_padded(rows))
+        self._base.wait()
+        taken, size = time.perf_counter() - begun, _padded(rows)
+        if taken < self._costs.forward(size):  # a plain pass would have taken no longer than this one
+            self._costs.forward.observe(size, taken)
         work = sum(job.active * row.length for row, job in zip(rows, owners, strict=True))
-        self._costs.overlay.observe(work, max(extra, 0.0))
+        if work:
+            self._costs.overlay.observe(work, max(taken - self._costs.forward(size), 0.0))
         return hidden
 
     def _give(self, job: Job, answer: Answer, timing: Timing) -> None:
@@ -143,6 +197,41 @@ class Runner:
             )
         else:
             job.future.set_result(Result(answer, job.request.mix, timing))
+
+
+class TornError(RuntimeError):
+    """The weights are neither at the base nor at a mix; only `Runner.reload` helps."""
+
+    @property
+    def for_lack_of_memory(self) -> bool:
+        """Whether that was the cause."""
+        return lacks_memory(self.__cause__)
+
+
+def _told(error: Exception, *, torn: bool) -> Exception:
+    """What the callers of a step hear of its failure."""
+    if isinstance(error, BitswitchError):
+        return error
+    if torn:
+        return UnavailableError(
+            "The server's weights are being loaded anew; try again shortly.", retry_after=1.0
+        )
+    return no_memory() if lacks_memory(error) else error
+
+
+def _measured(base: Base) -> Line:
+    """What passes cost before any was asked for: the quickest of a few, of one row and of many."""
+    row = base.encode([_TEXT], want=Want.CLASSIFY)[0]
+    seconds = [math.inf, math.inf]
+    for _ in range(_TRIES):
+        for i, rows in enumerate(([row], [row] * _MANY)):
+            begun = time.perf_counter()
+            base.forward(rows)
+            base.wait()
+            seconds[i] = min(seconds[i], time.perf_counter() - begun)
+    few, many = seconds
+    slope = max(many - few, 0.0) / (_padded([row] * _MANY) - row.length)
+    return Line(fixed=max(few - slope * row.length, 0.0), slope=slope, size=_padded([row] * _MANY))
 
 
 def _padded(rows: Sequence[Row]) -> int:

@@ -30,7 +30,7 @@ SHORT = 2.0
 GUEST = 1.25
 """The same for the step that serves that tenant."""
 
-LOSS = 0.1
+LOSS = 0.05
 """Share of its speed that a pass may lose by being no larger."""
 
 
@@ -91,6 +91,11 @@ class Scheduler:
         self._remember(step)
         return step
 
+    def enough(self, jobs: Sequence[Job], *, overlaid: bool) -> float:
+        """Padded tokens that one pass over such jobs should have, at most."""
+        active = _work(jobs) / _tokens(jobs) if overlaid else None
+        return min(self._batch_tokens, self._costs.enough(LOSS, active=active))
+
     def _in_place(
         self, waiting: Sequence[Sequence[Job]], first: Job, resident: Mix, active: int, seconds: float
     ) -> tuple[float, Step]:
@@ -107,8 +112,9 @@ class Scheduler:
     ) -> tuple[float, Step]:
         """Bring the base back, if it is not, and serve whoever comes next, whatever their mix."""
         transition = self._costs.transition(active) if resident else 0.0
-        tokens = min(self._batch_tokens, self._costs.enough(LOSS))
-        jobs = self._fill(first, _turns(waiting), tokens, seconds - transition, overlaid=True)
+        everybody = list(_turns(waiting))
+        tokens = self.enough(everybody, overlaid=True)
+        jobs = self._fill(first, everybody, tokens, seconds - transition, overlaid=True)
         cost = transition + self._cost(jobs, overlaid=True)
         return _tokens(jobs) / cost, Step(jobs, Mix(), overlaid=True)
 
@@ -150,7 +156,7 @@ class Scheduler:
         """Seconds that a pass over these takes."""
         cost = self._costs.forward(_tokens(jobs))
         if overlaid:
-            cost += self._costs.overlay(sum(job.active * job.request.tokens for job in jobs))
+            cost += self._costs.overlay(_work(jobs))
         return cost
 
     def _seconds(self, waiting: Sequence[Sequence[Job]]) -> float:
@@ -186,6 +192,11 @@ def _turns(waiting: Sequence[Sequence[Job]]) -> Iterator[Job]:
 
 def _rows(jobs: Iterable[Job]) -> int:
     return sum(len(job.request.rows) for job in jobs)
+
+
+def _work(jobs: Iterable[Job]) -> int:
+    """What laying these jobs' switches over the base is measured by."""
+    return sum(job.active * job.request.tokens for job in jobs)
 
 
 def _tokens(jobs: Iterable[Job]) -> int:

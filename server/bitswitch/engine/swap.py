@@ -1,15 +1,18 @@
 """The only writer of weights.
 
 `Swap.at` sets the resident weights to a mix and holds them there while its body runs. Whatever goes
-wrong, in the transition or in the body, the base comes back bit for bit before the error goes on.
+wrong before a weight is written, or in the body, the base comes back bit for bit before the error goes on.
+A transition that ends halfway leaves the weights `torn`: only `Swap.reload` makes them the base's again.
 Knows nothing of requests, queues or heads.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+
+import torch
 
 from bitswitch.core import Mix
 from bitswitch.engine.arena import Arena
@@ -41,6 +44,11 @@ class Swap:
         self._kernel = _kernel(arena)
 
     @property
+    def torn(self) -> bool:
+        """Whether a transition ended halfway."""
+        return self._kernel.torn
+
+    @property
     def journal_bytes(self) -> int:
         """Bytes of base values saved at present."""
         return self._kernel.journal_bytes
@@ -51,7 +59,7 @@ class Swap:
         none was needed.
 
         When the body ends well the weights stay, so that the next group of the same mix pays nothing
-        and another one goes straight there. When it raises, the base is restored first.
+        and another one goes straight there. When it raises, the base is restored first, unless `torn`.
 
         Args:
             mix: the weights to hold.
@@ -65,7 +73,8 @@ class Swap:
                 seconds = time.perf_counter() - started
             yield seconds
         except BaseException:
-            self.rest()
+            if not self.torn:  # then the journal is worth nothing
+                self.rest()
             raise
 
     def warm_up(self) -> None:
@@ -80,6 +89,17 @@ class Swap:
         """Go back to the bare base."""
         if self.mix:
             self._go(Mix(), ())
+
+    def reload(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """Write the base anew, whatever the weights are now; nothing that the journal holds is used.
+
+        Args:
+            weights: each of the arena's parameters, in its shape and dtype.
+        """
+        for name, values in weights:
+            self.arena.home(name).copy_(values)
+        self._kernel.forget()
+        self.mix, self.active = Mix(), 0
 
     def _go(self, mix: Mix, planes: Sequence[Planes]) -> None:
         self._kernel.transition(planes, [weight for _, weight in mix])

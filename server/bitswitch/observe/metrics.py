@@ -40,6 +40,12 @@ class State(Protocol):
     def steps(self) -> Mapping[str, int]: ...  # noqa: D102
     @property
     def journal_bytes(self) -> int: ...  # noqa: D102
+    @property
+    def ready(self) -> bool: ...  # noqa: D102
+    @property
+    def reloads(self) -> Mapping[str, int]: ...  # noqa: D102
+    @property
+    def failed_checks(self) -> int: ...  # noqa: D102
 
 
 class Metrics:
@@ -54,9 +60,6 @@ class Metrics:
         self._failure = self._counter("request_failure", "Requests refused or failed, by error code.", "code")
         self._tokens = self._counter("prompt_tokens", "Tokens read, special ones included.")
         self._abstentions = self._counter("router_abstentions", "Inputs that auto found no switch for.")
-        self._base_failures = self._counter(
-            "base_check_failures", "Checks that found the resident weights to differ from the base's."
-        )
         self._latency = self._histogram("e2e_request_latency", "From a request's arrival to its answer.")
         self._queue = self._histogram("request_queue_time", "Waiting for the model.")
         self._swap = self._histogram("request_swap_time", "Setting the weights.", _SWAP_SECONDS)
@@ -90,10 +93,6 @@ class Metrics:
         """``auto`` found no switch for so many inputs."""
         self._abstentions.inc(inputs)
 
-    def base_check_failed(self) -> None:
-        """The resident weights differed from the base's."""
-        self._base_failures.inc()
-
     def render(self) -> bytes:
         """Everything, as a scrape reads it; see `CONTENT_TYPE`."""
         return generate_latest(self._registry)
@@ -123,14 +122,19 @@ class _EngineCollector(Collector):
         yield CounterMetricFamily(
             "bitswitch_transitions", "Settings of the weights to another mix.", value=state.transitions
         )
-        steps = CounterMetricFamily(
-            "bitswitch_steps",
-            "Steps of the engine: at the weights as they were, after a transition, or of many mixes at once.",
-            labels=["kind"],
+        yield _gauge("ready", "Whether requests are taken: 1, or 0.", state.ready)
+        yield CounterMetricFamily(
+            "bitswitch_base_check_failures",
+            "Checks that found the resident weights to differ from the base's.",
+            value=state.failed_checks,
         )
-        for kind, count in state.steps.items():
-            steps.add_metric([kind], count)
-        yield steps
+        yield _counts("base_reloads", "Loadings of the base anew.", "reason", state.reloads)
+        yield _counts(
+            "steps",
+            "Steps of the engine: at the weights as they were, after a transition, or of many mixes at once.",
+            "kind",
+            state.steps,
+        )
         yield self._resident(state.resident)
         total = GaugeMetricFamily(
             "bitswitch_switch_resident_bytes", "Bytes of all switches ready to be applied.", labels=["tier"]
@@ -154,6 +158,13 @@ class _EngineCollector(Collector):
             family.add_metric([digest, "memory"], float(digest in resident))
         family.add_metric(["other", "memory"], len(resident.keys() - self._labelled))
         return family
+
+
+def _counts(name: str, text: str, label: str, counts: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(f"bitswitch_{name}", text, labels=[label])
+    for value, count in counts.items():
+        family.add_metric([value], count)
+    return family
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bitswitch.core import Route
 from bitswitch.errors import InvalidSwitchError
+from bitswitch.memory import give_back
 from bitswitch.router.view import NOTHING, Codes, View
 from bitswitch_store.switch import QuerySet
 
@@ -126,6 +127,7 @@ class AutoSwitch:
             if not sets:
                 return None
             view = View.of(sets, self.quantile)
+            give_back()
             with self._lock:
                 # A switch may have gone meanwhile: then this view is for this once.
                 if all(self._sets.get(digest) is codes for digest, codes in sets.items()):

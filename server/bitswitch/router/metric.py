@@ -10,7 +10,7 @@ Knows nothing of switches, votes or FAISS.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,19 +46,23 @@ class Metric:
     freedom: int
 
     @classmethod
-    def fit(cls, sets: Sequence[NDArray[np.floating]]) -> Metric:
+    def fit(cls, sets: Iterable[NDArray[np.floating]]) -> Metric:
         """From the query sets of some tasks, each (queries, dim); at least one.
 
-        The order of the sets moves the last digits: give them in an order of their own.
+        Each is looked at once and let go. The order of the sets moves the last digits: give them in an order
+        of their own.
         """
-        means = np.stack([one.mean(axis=0, dtype=np.float64) for one in sets])
+        centres: list[Floats] = []
+        scatter, vectors = np.zeros(()), 0
+        for one in sets:
+            centres.append(one.mean(axis=0, dtype=np.float64))
+            residual = one - centres[-1]
+            scatter = scatter + residual.T @ residual
+            vectors += len(one)
+        means = np.stack(centres)
         tasks, dim = means.shape
-        within = np.zeros((dim, dim))
-        for one, mean in zip(sets, means, strict=True):
-            residual = one - mean
-            within += residual.T @ residual
-        freedom = max(sum(map(len, sets)) - tasks, 1)
-        within /= freedom
+        freedom = max(vectors - tasks, 1)
+        within = scatter / freedom
         origin = means.mean(axis=0)
         spread = means - origin
         between = spread.T @ spread / max(tasks - 1, 1)

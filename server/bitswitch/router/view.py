@@ -71,7 +71,7 @@ class View:
             quantile: see `votes.conformal_quantile`.
         """
         digests = sorted(sets)
-        metric = Metric.fit([sets[digest].vectors() for digest in digests])
+        metric = Metric.fit(sets[digest].vectors() for digest in digests)
         axes = min(max(len(digests) - 1, 1), VOTE_AXES, len(metric.gains))
         blocks, centres, found = {}, {}, {}
         for digest in digests:

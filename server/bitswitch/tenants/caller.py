@@ -1,68 +1,60 @@
-"""Who calls, and whether they may: the one place where a caller's tenant is decided.
+"""Who calls: a tenant, as what, by which key. And where a server may listen that knows no key.
 
-One tenant and at most one key, for now. Knows nothing of HTTP beyond the text of one header.
+Knows nothing of how a key is checked; that is `keys`.
 """
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 from dataclasses import dataclass
-
-from bitswitch.errors import AuthenticationError
+from datetime import datetime
+from enum import StrEnum
 
 DEFAULT_TENANT = "default"
 
 
-@dataclass(frozen=True)
-class Caller:
-    """Whose request it is, and as what: ``admin`` may do everything."""
+class Role(StrEnum):
+    """What a caller may do; each may all that the ones before it may.
 
-    tenant: str = DEFAULT_TENANT
-    role: str = "admin"
-
-
-class Keys:
-    """The keys that open this server.
-
-    Args:
-        key: the one key; None lets everybody in.
+    ``caller`` asks for answers and sees what is its tenant's or shared with it; ``publisher`` also changes
+    its tenant's switches; ``admin`` also operates the server, and sees what all tenants did.
     """
 
-    def __init__(self, key: str | None) -> None:
-        self._key = None if key is None else key.encode()
+    CALLER = "caller"
+    PUBLISHER = "publisher"
+    ADMIN = "admin"
 
-    @property
-    def needed(self) -> bool:
-        """Whether a caller has to show a key."""
-        return self._key is not None
-
-    def admit(self, authorization: str | None) -> Caller:
-        """The caller behind an ``Authorization`` header.
-
-        Raises:
-            AuthenticationError: there is none, it is no ``Bearer`` one, or the key is another.
-        """
-        if self._key is None:
-            return Caller()
-        if authorization is None:
-            raise AuthenticationError("There is no API key; send 'Authorization: Bearer <key>'.")
-        scheme, _, shown = authorization.partition(" ")
-        if scheme.lower() != "bearer":
-            raise AuthenticationError("The Authorization header is not 'Bearer <key>'.")
-        # As bytes: a header may hold anything, and compare_digest takes text of ASCII alone.
-        if not hmac.compare_digest(shown.strip().encode("utf-8", "surrogatepass"), self._key):
-            raise AuthenticationError("The API key is not one of this server's.")
-        return Caller()
+    def reaches(self, needed: Role) -> bool:
+        """Whether this is ``needed`` or more."""
+        order = list(Role)
+        return order.index(self) >= order.index(needed)
 
 
-def check_exposure(host: str, keys: Keys) -> None:
-    """Whether a server may listen at ``host`` with these keys.
+@dataclass(frozen=True)
+class Caller:
+    """Whose request it is, and as what.
+
+    Attributes:
+        key: the id of the key that was shown; None where none was needed, or it was the one of the settings.
+        expires: when that key ends, UTC; None for never.
+    """
+
+    tenant: str = DEFAULT_TENANT
+    role: Role = Role.ADMIN
+    key: str | None = None
+    expires: datetime | None = None
+
+
+def check_exposure(host: str, *, keyed: bool) -> None:
+    """Whether a server may listen at ``host``.
+
+    Args:
+        keyed: whether callers have to show a key.
 
     Raises:
         ValueError: others than this machine could reach it, and it has no key.
     """
-    if keys.needed or host == "localhost":
+    if keyed or host == "localhost":
         return
     try:
         loopback = ipaddress.ip_address(host.strip("[]")).is_loopback
@@ -70,6 +62,7 @@ def check_exposure(host: str, keys: Keys) -> None:
         loopback = False  # some name: who it reaches is not ours to guess
     if not loopback:
         raise ValueError(
-            f"host {host} can be reached from other machines and no key is set;"
-            " set BITSWITCH_API_KEY, or listen at 127.0.0.1"
+            f"host {host} can be reached from other machines and there is no key; make one with"
+            " 'bitswitch keys create --store DIR --tenant NAME --role admin', set BITSWITCH_API_KEY,"
+            " or listen at 127.0.0.1"
         )

@@ -61,7 +61,7 @@ def test_a_server_that_is_not_ready_says_so_and_when_to_ask_again(tiny_base, tmp
         assert http.post("/v1/embeddings", json={"model": "base", "input": "a"}).status_code == 200
         house.engine.stop(10)
         assert http.get("/v2/health/ready").json() == {
-            "error": "The server is not ready for requests; try again shortly."
+            "error": "The server is not ready for requests (stopped); try again shortly."
         }
     house.store.close()
 

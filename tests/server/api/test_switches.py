@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
+import tracemalloc
 from dataclasses import replace
 
 import httpx
@@ -203,6 +205,46 @@ def test_what_is_no_upload_is_refused(http, switch_files):
     assert http.get("/v1/admin/verify").json()["intact"] is True
 
 
+def test_a_digest_is_checked_wherever_it_is_stated(http, published, switch_files):
+    data = switch_files["topic"].read_bytes()
+    right, wrong = hashlib.sha256(data).hexdigest(), "0" * 64
+    for stated in (right, right.upper(), f"sha256:{right}"):
+        published(data, "digested", digest=stated)
+        sent = upload(
+            http, files={"file": data}, data={"name": "digested"}, headers={"x-content-sha256": stated}
+        )
+        assert (sent.status_code, sent.json()["version"]) == (201, 1)
+    refused = [
+        upload(http, files={"file": data}, data={"digest": wrong}),
+        upload(http, files={"file": data}, headers={"x-content-sha256": wrong}),
+        upload(http, files={"file": data}, data={"digest": right}, headers={"x-content-sha256": wrong}),
+    ]
+    for response in refused:
+        assert (response.status_code, response.json()["error"]["code"]) == (400, "digest_mismatch")
+        assert right in response.json()["error"]["message"]
+    garbled = upload(http, files={"file": data}, data={"digest": "abc"})
+    assert (garbled.status_code, garbled.json()["error"]["param"]) == (400, "digest")
+
+
+def test_an_upload_is_never_whole_in_memory(house, tmp_path):
+    """16 MB that are no switch: what comes in goes out to disk, piece by piece."""
+
+    def form():
+        yield b'--b\r\ncontent-disposition: form-data; name="file"; filename="x"\r\n\r\n'
+        for _ in range(256):
+            yield b"\xff" * 2**16
+        yield b"\r\n--b--\r\n"
+
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    with serving(house.app(max_upload_bytes=2**25)) as address:
+        tracemalloc.start()
+        response = httpx.post(f"{address}/v1/switches", content=form(), headers=headers, timeout=60)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert (response.status_code, response.json()["error"]["code"]) == (422, "invalid_switch")
+    assert peak < 2**23
+
+
 def test_an_upload_that_is_too_large_is_cut_off(house, switch_files):
     with serving(house.app(max_upload_bytes=2048)) as address:
         response = httpx.post(f"{address}/v1/switches", files={"file": b"x" * 2**20})
@@ -258,3 +300,39 @@ def test_a_switch_of_another_base_is_kept_and_not_served(gated, gate, tmp_path, 
         kept = [(entry["name"], entry["version"]) for entry in http.get("/v1/switches").json()["data"]]
         assert {("other", 1), ("topic", 2)} <= set(kept)
         assert http.delete("/v1/switches/other").status_code == 200
+
+
+def test_what_is_pinned_is_ready_and_stays_until_it_is_unpinned_or_deleted(http, published, switch_files):
+    first = published(labelled(switch_files["topic"], ("x", "y", "z")), "held")
+    state = http.get("/v1/admin/state").json()
+    assert first["digest"] not in state["resident"]
+    assert (first["pinned"], first["digest"] in state["pinned"]) == (False, False)
+    answer = http.put("/v1/switches/held/pin")
+    assert (answer.status_code, answer.json()) == (200, {**first, "pinned": True})
+    state = http.get("/v1/admin/state").json()
+    assert first["digest"] in state["resident"]
+    assert first["digest"] in state["pinned"]
+
+    second = published(labelled(switch_files["topic"], ("u", "v", "w")), "held")
+    assert second["pinned"] is False
+    assert http.get("/v1/switches/held?version=1").json()["pinned"] is True
+    http.put("/v1/switches/held/aliases/prod", json={"version": 2})
+    assert http.put("/v1/switches/held/pin?version=prod").json()["pinned"] is True
+    for _ in range(2):
+        assert http.delete("/v1/switches/held/pin?version=1").json() == first
+    assert http.get("/v1/admin/state").json()["pinned"] == [second["digest"]]
+    gone = http.delete("/v1/switches/held?force=true").json()["data"]
+    assert [one["pinned"] for one in gone] == [False, False]
+    assert http.get("/v1/admin/state").json()["pinned"] == []
+
+
+def test_a_pin_of_nothing_is_not_found_and_one_too_many_a_conflict(http, house, monkeypatch):
+    for method in ("PUT", "DELETE"):
+        answer = http.request(method, "/v1/switches/nothing/pin")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+    monkeypatch.setattr(house.engine._residency, "_budget", 100)
+    answer = http.put("/v1/switches/topic/pin")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "conflict")
+    assert "of the 100 bytes for ready switches" in answer.json()["error"]["message"]
+    assert answer.headers["x-should-retry"] == "false"
+    assert http.get("/v1/switches/topic").json()["pinned"] is False

@@ -257,7 +257,7 @@ def test_a_file_that_is_there_stays_when_making_fails(run, tiny_base, tiny_finet
         (["--port", "70000"], "port"),
         (["--dtype", "int8"], "dtype"),
         (["--log-level", "loud"], "log_level"),
-        (["--host", "0.0.0.0"], "no key is set"),
+        (["--host", "0.0.0.0"], "there is no key"),
         (["--config", "nowhere.toml"], "no file"),
         (["--base", "nowhere"], "nowhere"),
         (["--device", "cuda:99"], "cuda"),

@@ -41,9 +41,28 @@ def test_sizes_all_alike_give_that_size_right():
     assert line(40) == pytest.approx(3.0, rel=0.1)
 
 
-@given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e3)), max_size=30))
-def test_no_part_of_a_cost_is_below_nothing(observed):
-    line = Line(fixed=1e-3, slope=1e-6, size=1e3)
+def test_sizes_all_alike_leave_the_two_parts_as_they_were_guessed():
+    line = Line(fixed=1.0, slope=1.0, size=10)
+    for _ in range(200):
+        line.observe(4, 15.0)
+    assert line.fixed == pytest.approx(3.0, rel=0.05)
+    assert line.slope == pytest.approx(3.0, rel=0.05)
+
+
+def test_passes_that_were_held_up_do_not_make_all_passes_small():
+    costs = Costs(forward=Line(fixed=10.0, slope=0.2, size=256))
+    right = costs.enough(0.1)
+    chance = random.Random(0)
+    for number in range(300):
+        size = 16 if number % 3 else 512
+        held_up = 10 if size == 512 and number % 30 == 0 else 1
+        costs.forward.observe(size, (10 + 0.2 * size) * held_up * chance.uniform(1, 1.3))
+        assert right / 2 < costs.enough(0.1) < right * 2
+
+
+@given(st.sampled_from([0.0, 1e-3]), st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e3)), max_size=30))
+def test_no_part_of_a_cost_is_below_nothing(fixed, observed):
+    line = Line(fixed=fixed, slope=1e-6, size=1e3)
     for size, seconds in observed:
         line.observe(size, seconds)
         assert line.fixed >= 0
@@ -55,3 +74,11 @@ def test_a_pass_is_large_enough_when_its_fixed_part_is_the_stated_share():
     tokens = costs.enough(0.1)
     assert costs.forward.fixed / costs.forward(tokens) == pytest.approx(0.1)
     assert costs.forward(costs.waste()) == pytest.approx(2 * costs.forward.fixed)
+
+
+def test_where_rows_bring_their_switches_a_pass_is_as_large_as_both_costs_say():
+    costs = Costs()
+    tokens = costs.enough(0.1, active=1e5)
+    fixed = costs.forward.fixed + costs.overlay.fixed
+    whole = costs.forward(tokens) + costs.overlay(tokens * 1e5)
+    assert fixed / whole == pytest.approx(0.1)

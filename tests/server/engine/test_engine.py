@@ -26,8 +26,8 @@ from switches import random_switch
 TEXTS = ["who wrote hamlet", "free prize call now", "i loved the movie it was brilliant", "a", ""]
 
 
-def make(tiny_base, **limits):
-    base = load(tiny_base)
+def make(folder, *, dtype=None, **limits):
+    base = load(folder, dtype=dtype)
     shapes = {name: tuple(p.shape) for name, p in base.parameters.items()}
     switches = {f"s{i}": random_switch(shapes, 0.3, i, base=base.identity) for i in range(6)}
     fetched = []
@@ -151,14 +151,14 @@ def test_overload_is_refused_at_the_door_and_what_was_taken_is_answered(tiny_bas
     engine.start()
     hold, held = threading.Event(), threading.Event()
 
-    judge = engine._judge
+    judge = engine._loop._judge
 
     def stall():
         held.set()
         hold.wait(30)
         judge()
 
-    engine._judge = stall
+    engine._loop._judge = stall
     engine._queue.wake()
     assert held.wait(10)
     taken = [engine.submit(request(engine, MIXES[1])) for _ in range(4)]

@@ -1,7 +1,9 @@
 """Ready switches: built once for all who wait, kept while held, the least recently used go first."""
 
 import threading
+import time
 from concurrent.futures import CancelledError, wait
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitswitch.engine.residency import Residency
+from bitswitch.errors import ConflictError
 
 
 @dataclass(frozen=True)
@@ -173,8 +176,10 @@ def test_what_is_being_built_when_its_hold_is_released_is_not_built_twice(tier, 
 
 
 def test_what_is_pinned_stays_until_it_is_unpinned(tier, build):
-    tier.pin("a").prepared.result(10)
-    assert tier.pin("a").prepared.done()
+    tier.pin("a")
+    tier.pin("a")
+    assert build.begun == ["a"]
+    assert tier.pins() == ("a",)
     for digest in "bcde":
         use(tier, digest)
     assert set(tier.sizes()) == {"a", "e"}
@@ -185,12 +190,56 @@ def test_what_is_pinned_stays_until_it_is_unpinned(tier, build):
     assert set(tier.sizes()) == {"b", "c"}
 
 
-def test_pins_that_fill_the_budget_do_not_stop_the_others(tier, build):
-    for digest in "abc":
-        tier.pin(digest).prepared.result(10)
+def test_pins_that_fill_the_budget_do_not_stop_the_others(tier):
+    for digest in ("a", "b15"):
+        tier.pin(digest)
     for digest in "de":
-        use(tier, digest)
-    assert set(tier.sizes()) == {"a", "b", "c"}
+        assert use(tier, digest)[digest].nbytes == 10
+    assert set(tier.sizes()) == {"a", "b15"}
+
+
+def test_a_pin_beyond_the_budget_is_refused_and_leaves_the_others(tier):
+    tier.pin("a")
+    with pytest.raises(ConflictError, match="takes 16 bytes of memory, and 10 of the 25 bytes"):
+        tier.pin("b16")
+    assert tier.pins() == ("a",)
+    assert tier._in_use == 10
+    tier.unpin("a")
+    tier.pin("b16")
+
+
+def test_a_pin_that_cannot_be_built_says_why_and_holds_nothing(tier):
+    with pytest.raises(OSError, match="corrupt"):
+        tier.pin("corrupt")
+    assert tier.pins() == ()
+    assert not tier._places
+
+
+def test_what_is_forgotten_while_its_pin_is_built_is_not_pinned(tier, build):
+    build.gate.clear()
+    pinning = threading.Thread(target=tier.pin, args=("a",))
+    pinning.start()
+    while not build.begun:
+        time.sleep(0.001)
+    tier.forget("a")
+    build.gate.set()
+    pinning.join(10)
+    assert tier.pins() == ()
+    assert tier.sizes() == {}
+
+
+def test_tenants_take_turns_at_what_has_to_be_built(build):
+    tier = Residency(build, budget=1000)
+    build.gate.clear()
+    holds = [tier.hold([f"a{n}"], "many") for n in range(1, 6)]
+    holds += [tier.hold(["b1", "b2"], "few"), tier.hold(["c1"], "one"), tier.hold(["b3"], "few")]
+    build.gate.set()
+    for hold in holds:
+        hold.prepared.result(10)
+        hold.release()
+    tier.close()
+    # Whoever is begun with is built for to the end; then it is another's turn.
+    assert build.begun == ["a1", "b1", "b2", "c1", "a2", "b3", "a3", "a4", "a5"]
 
 
 def test_forgetting_frees_it_and_the_next_who_asks_gets_it_anew(tier, build):
@@ -202,6 +251,7 @@ def test_forgetting_frees_it_and_the_next_who_asks_gets_it_anew(tier, build):
     tier.pin("a")
     tier.forget("a")
     assert tier.sizes() == {}
+    assert tier.pins() == ()
 
 
 def test_what_is_forgotten_while_it_is_held_lives_on_for_its_holder_alone(tier, build):
@@ -248,16 +298,24 @@ STEPS = st.one_of(
 )
 
 
+def pin(tier, digest):
+    with suppress(OSError, ConflictError):
+        tier.pin(digest)
+
+
 @given(st.lists(STEPS, max_size=40), st.integers(0, 50))
 @settings(max_examples=150, deadline=None)
 def test_whatever_is_asked_for_comes_and_the_books_are_right_afterwards(steps, budget):
     tier = Residency(Builder(), budget=budget)
-    holds = []
+    holds, pinning = [], []
     for kind, what in steps:
         if kind == "hold":
-            holds.append((tier.hold(what), what))
+            holds.append((tier.hold(what, f"tenant {len(what)}"), what))
         elif kind == "release" and holds:
             holds.pop(what % len(holds))[0].release()
+        elif kind == "pin":
+            pinning.append(threading.Thread(target=pin, args=(tier, what)))
+            pinning[-1].start()
         elif kind != "release":
             getattr(tier, kind)(what)
     while holds:  # whoever is prepared goes on and lets go, as in the engine
@@ -270,6 +328,10 @@ def test_whatever_is_asked_for_comes_and_the_books_are_right_afterwards(steps, b
         else:
             assert hold.prepared.result(10) == {digest: Thing(digest, int(digest[1:])) for digest in what}
         hold.release()
+    for thread in pinning:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert sum(int(digest[1:]) for digest in tier.pins()) <= budget
     for digest in DIGESTS:
         tier.unpin(digest)
     settled(tier)

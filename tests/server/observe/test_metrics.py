@@ -21,6 +21,9 @@ class State:
     transitions: int = 0
     steps: dict[str, int] = field(default_factory=dict)
     journal_bytes: int = 0
+    ready: bool = True
+    reloads: dict[str, int] = field(default_factory=dict)
+    failed_checks: int = 0
 
 
 def scrape(metrics: Metrics) -> dict[tuple[str, ...], float]:
@@ -51,20 +54,16 @@ def test_a_finished_request_is_counted_and_timed():
     assert seen["bitswitch_request_forward_time_seconds_sum",] == pytest.approx(0.6)
 
 
-def test_failures_abstentions_and_base_checks():
+def test_failures_and_abstentions():
     metrics = Metrics()
     metrics.request_failed("overloaded")
     metrics.request_failed("overloaded")
     metrics.request_failed("model_not_found")
     metrics.router_abstained(3)
-    before = scrape(metrics)
-    metrics.base_check_failed()
-    after = scrape(metrics)
-    assert before["bitswitch_request_failure_total", "overloaded"] == 2
-    assert before["bitswitch_request_failure_total", "model_not_found"] == 1
-    assert before["bitswitch_router_abstentions_total",] == 3
-    assert before["bitswitch_base_check_failures_total",] == 0
-    assert after["bitswitch_base_check_failures_total",] == 1
+    seen = scrape(metrics)
+    assert seen["bitswitch_request_failure_total", "overloaded"] == 2
+    assert seen["bitswitch_request_failure_total", "model_not_found"] == 1
+    assert seen["bitswitch_router_abstentions_total",] == 3
 
 
 def test_the_engine_is_read_at_each_scrape():
@@ -92,6 +91,18 @@ def test_the_engine_is_read_at_each_scrape():
     assert second["bitswitch_transitions_total",] == 10
     assert second["bitswitch_switch_resident", "a", "memory"] == 0
     assert second["bitswitch_switch_resident", "b", "memory"] == 1
+
+
+def test_the_weights_fate_is_read_at_each_scrape():
+    metrics = Metrics()
+    mending = State(ready=False, reloads={"check": 1, "memory": 0}, failed_checks=1)
+    states = iter([mending, replace(mending, ready=True)])
+    metrics.observe_engine(lambda: next(states))
+    first, second = scrape(metrics), scrape(metrics)
+    assert (first["bitswitch_ready",], second["bitswitch_ready",]) == (0, 1)
+    assert first["bitswitch_base_reloads_total", "check"] == 1
+    assert first["bitswitch_base_reloads_total", "memory"] == 0
+    assert first["bitswitch_base_check_failures_total",] == 1
 
 
 def test_the_switches_labels_are_bounded_over_time():

@@ -11,7 +11,18 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """From 0001."""
+    """From 0001, where each version was public or not: a name is now if all its versions were.
+
+    So that nothing is shown which was not before.
+    """
+    op.add_column("names", sa.Column("public", sa.Boolean, nullable=False, server_default=sa.false()))
+    op.execute(
+        "UPDATE names SET public = true"
+        " WHERE EXISTS (SELECT 1 FROM switches s WHERE s.tenant = names.tenant AND s.name = names.name)"
+        " AND NOT EXISTS (SELECT 1 FROM switches s WHERE s.tenant = names.tenant AND s.name = names.name"
+        " AND NOT s.public)"
+    )
+    op.drop_column("switches", "public")
     op.create_table(
         "shares",
         sa.Column("tenant", sa.String(64), primary_key=True),

@@ -1,0 +1,95 @@
+"""Who is let in: by the work before them, tenant by tenant; and how fast the model is taken to be."""
+
+from contextlib import ExitStack
+
+import pytest
+
+from bitswitch.engine.admission import Admission
+from bitswitch.engine.pace import Pace
+from bitswitch.errors import OverloadedError
+
+
+@pytest.fixture
+def admission():
+    """A hundred tokens a second, and none waits longer than one."""
+    return Admission(Pace(100.0), seconds=1.0)
+
+
+def test_as_much_is_let_in_as_the_model_does_in_time(admission):
+    with ExitStack() as inside:
+        for _ in range(11):  # the last one has 100 tokens before it
+            inside.enter_context(admission.admitted("a", 10))
+        with pytest.raises(OverloadedError, match=r"about 1\.1 s.*longer than 1 s") as refused:
+            inside.enter_context(admission.admitted("a", 10))
+        assert refused.value.retry_after == pytest.approx(1.1)
+    with admission.admitted("a", 10):
+        pass
+
+
+def test_a_request_of_any_size_is_let_in_where_nothing_is_before_it(admission):
+    with admission.admitted("a", 10_000), pytest.raises(OverloadedError), admission.admitted("a", 1):
+        pass
+
+
+def test_what_is_known_better_counts(admission):
+    with admission.admitted("a", 10_000) as ticket:
+        ticket.tokens = 5
+        with admission.admitted("a", 1):
+            pass
+
+
+def test_a_crowd_does_not_keep_others_out(admission):
+    with ExitStack() as inside:
+        for _ in range(11):
+            inside.enter_context(admission.admitted("crowd", 10))
+        for _ in range(5):  # the sixth would have 50 of its own and 60 of the crowd's before it
+            inside.enter_context(admission.admitted("small", 10))
+        for tenant in ("small", "crowd"):
+            with pytest.raises(OverloadedError):
+                inside.enter_context(admission.admitted(tenant, 10))
+
+
+def test_many_tenants_are_a_crowd_too(admission):
+    with ExitStack() as inside:
+        for tenant in range(11):
+            inside.enter_context(admission.admitted(str(tenant), 10))
+        with pytest.raises(OverloadedError):
+            inside.enter_context(admission.admitted("one more", 10))
+
+
+def test_who_failed_is_not_inside_any_more(admission):
+    with pytest.raises(RuntimeError), admission.admitted("a", 10_000):
+        raise RuntimeError
+    with admission.admitted("a", 1):
+        pass
+
+
+def test_the_pace_is_that_of_steps_with_others_behind_them():
+    pace = Pace(1e4)
+    now = 0.0
+    for _ in range(100):
+        pace.step(200, more=True, now=now)
+        now += 0.1
+    assert pace.rate == pytest.approx(2000, rel=0.01)
+    for _ in range(100):  # nobody waits: what passes until the next step says nothing
+        pace.step(1, more=False, now=now)
+        now += 10
+    assert pace.rate == pytest.approx(2000, rel=0.01)
+
+
+def test_a_rest_is_no_work():
+    pace = Pace(1e4)
+    pace.step(200, more=True, now=0.0)
+    pace.rest()
+    pace.step(200, more=True, now=100.0)
+    assert pace.rate == 1e4
+
+
+def test_the_pace_follows_what_changes():
+    pace = Pace(1e4)
+    now = 0.0
+    for seconds in (0.01, 0.1):
+        for _ in range(round(10 / seconds)):
+            pace.step(100, more=True, now=now)
+            now += seconds
+    assert pace.rate == pytest.approx(1000, rel=0.01)

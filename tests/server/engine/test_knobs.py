@@ -1,0 +1,34 @@
+"""Knobs in half the memory where that loses nothing, and read as the very same numbers."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_np
+
+from bitswitch.engine.knobs import address_of, knob, knobs_at, narrowest
+
+HALVES = st_np.arrays(np.float16, st.integers(1, 20), elements=st.floats(0, 10_000, width=16))
+WIDE = np.array([0.5, 1e-4], np.float32)
+
+
+def read(kept, first, last):
+    knobs = knobs_at(address_of(kept), first, last)
+    return np.array([knob(knobs, i) for i in range(last - first)], np.float32)
+
+
+@given(HALVES)
+def test_what_fp16_holds_is_kept_so_and_read_exactly(halves):
+    values = halves.astype(np.float32)
+    kept = narrowest(values)
+    assert kept.nbytes == values.nbytes / 2
+    for first in range(len(values)):
+        assert read(kept, first, len(values)).tobytes() == values[first:].tobytes()
+
+
+@pytest.mark.parametrize("values", [WIDE, np.array([70_000], np.float32), np.array([1e-9], np.float32)])
+def test_one_that_fp16_rounds_keeps_all_as_they_are(values):
+    kept = narrowest(values)
+    assert kept.dtype == np.float32
+    assert read(kept, 0, len(values)).tobytes() == values.tobytes()
+    assert read(kept, len(values) - 1, len(values)).tobytes() == values[-1:].tobytes()
