@@ -1,4 +1,4 @@
-"""LoRAs in PEFT's file format, made here by hand from random factors, at a tiny size."""
+"""LoRAs in PEFT's file format at a tiny size: made here of random factors, or saved by PEFT itself."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+import safetensors.numpy
 import torch
 from safetensors.torch import load_file, save_file
 
+GOLDEN = Path(__file__).parent / "golden" / "peft.npz"
+"""Written by PEFT: `golden/write_peft.py` says how, and what the keys are."""
 PREFIX = "base_model.model."
 CONFIG = {
     "peft_type": "LORA",
@@ -57,4 +61,29 @@ def rewrite(folder: Path, *, drop: str = "", add: Mapping[str, torch.Tensor] | N
     path = folder / "adapter_model.safetensors"
     kept = {name: t.clone() for name, t in load_file(path).items() if not drop or drop not in name}
     save_file(kept | dict(add or {}), path)
+    return folder
+
+
+def golden_cases(*, refused: bool = False) -> list[str]:
+    """Those that PEFT merged as well, or those of another kind than plain LoRA."""
+    with np.load(GOLDEN) as golden:
+        cases = [key.partition("|")[0] for key in golden.files if key.endswith("|config")]
+        return [
+            case for case in cases if refused != any(key.startswith(f"{case}|tau|") for key in golden.files)
+        ]
+
+
+def golden_part(case: str, part: str) -> dict[str, np.ndarray]:
+    """A case's arrays by name; ``part`` is ``lora``, ``tau`` or ``head``."""
+    start = f"{case}|{part}|"
+    with np.load(GOLDEN) as golden:
+        return {key.removeprefix(start): golden[key] for key in golden.files if key.startswith(start)}
+
+
+def golden_lora(folder: Path, case: str) -> Path:
+    """The folder as PEFT saved it."""
+    folder.mkdir()
+    with np.load(GOLDEN) as golden:
+        (folder / "adapter_config.json").write_text(str(golden[f"{case}|config"]))
+    safetensors.numpy.save_file(golden_part(case, "lora"), folder / "adapter_model.safetensors")
     return folder

@@ -18,7 +18,8 @@ from bitswitch_store.match import head_of, match
 from bitswitch_store.merge import merge
 from bitswitch_store.switch import Rule
 from bitswitch_store.task_vector import TaskVector
-from loras import PREFIX, factors, make_lora, rewrite
+from loras import PREFIX, factors, golden_cases, golden_lora, golden_part, make_lora, rewrite
+from tiny import make_base
 
 MULTI = "multi_label_classification"
 QUERY = "encoder.layer.0.attention.self.query"
@@ -56,6 +57,27 @@ def test_the_task_vector_is_the_scaled_product_and_the_head_is_dense(tiny_base: 
     stored = load_file(lora / "adapter_model.safetensors")
     for name in ("classifier.weight", "classifier.bias"):
         np.testing.assert_array_equal(head.tensors[name], stored[PREFIX + name].numpy())
+
+
+@pytest.mark.parametrize("case", golden_cases())
+def test_what_peft_saved_is_merged_to_what_peft_merges(tmp_path: Path, case: str) -> None:
+    base = make_base(tmp_path / "base", case.split(maxsplit=1)[0])
+    found = tau(base, merged(base, golden_lora(tmp_path / "lora", case), tmp_path / "merged"))
+    wanted = golden_part(case, "tau")
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        np.testing.assert_allclose(found[name], value, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("case", golden_cases(refused=True))
+def test_what_peft_saved_of_another_kind_is_refused(tmp_path: Path, case: str) -> None:
+    kind = {
+        "dora": "sets use_dora",
+        "lora_bias": "sets lora_bias",
+        "pissa": "beside a changed base .*'pissa'",
+    }
+    with pytest.raises(CheckpointError, match=kind[case.split()[1]]):
+        Lora.open(golden_lora(tmp_path / "lora", case))
 
 
 @pytest.mark.parametrize(
