@@ -150,8 +150,15 @@ def _config(folder: Path) -> dict[str, Any]:
     """``adapter_config.json`` of plain LoRA, with its weights beside it."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder; one that PEFT's save_pretrained wrote is read")
-    if not (folder / CONFIG).is_file() and (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder} has no {CONFIG}: it is a full checkpoint; give it as a fine-tune")
+    if not (folder / CONFIG).is_file():
+        raise CheckpointError(
+            f"{folder} has no {CONFIG}"
+            + (
+                ": it is a full checkpoint; give it as a fine-tune"
+                if (folder / "config.json").is_file()
+                else "; a folder that PEFT's save_pretrained wrote is read"
+            )
+        )
     config = json_object(folder / CONFIG)
     kind = config.get("peft_type")
     if kind != "LORA":

@@ -78,7 +78,9 @@ def test_a_wrong_choice_is_named(monkeypatch, capfd, tiny_base, tiny_finetune, t
         (["--finetuned", lora], "give it with --lora"),
         (["--lora", tiny_finetune], "it is a full checkpoint"),
         (["--lora", lora, "--labels", "a,b"], "2 labels are given; the LoRA's head has 3 outputs"),
-        (["--lora", lora, "--labels", "a,b,a"], "a"),
+        (["--lora", lora, "--labels", "a,b,a"], "two labels of the head have the same name"),
+        (["--lora", lora, "--labels", "a,,c"], "'a,,c' has an empty name"),
+        (["--lora", tmp_path], "has no adapter_config.json; a folder that PEFT's save_pretrained wrote"),
     ]:
         status, _, err = run(monkeypatch, capfd, *plain, *more)
         assert status == 2, more
