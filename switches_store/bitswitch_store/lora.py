@@ -63,7 +63,8 @@ class Product:
         """The product in float32, in a weight's shape.
 
         Raises:
-            CheckpointError: a weight of this shape is not of the layer that was trained.
+            CheckpointError: a weight of this shape is not of the layer that was trained, or the product is
+                not finite.
         """
         a, b = (factor.read().reshape(factor.shape[0], -1) for factor in (self.a, self.b))
         own = (b.shape[0], *self.a.shape[1:])
@@ -73,7 +74,10 @@ class Product:
             raise CheckpointError(
                 f"the LoRA is of another base: its {self.name} is {list(own)}, the base's {list(shape)}"
             )
-        product = np.float32(self.scale) * (b @ a)
+        with np.errstate(over="ignore", invalid="ignore"):
+            product = np.float32(self.scale) * (b @ a)
+        if not np.isfinite(product).all():
+            raise CheckpointError(f"what the LoRA adds to {self.name} is not finite in float32")
         return product.T if self.transposed else product.reshape(shape)
 
 

@@ -293,6 +293,16 @@ def test_a_lora_of_something_else_is_named(
         merged(tiny_base, lora, tmp_path / "merged")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
+def test_what_is_not_finite_is_named(tiny_base: Path, tmp_path: Path, value: float) -> None:
+    lora = rewrite(
+        make_lora(tmp_path / "lora", lora_alpha=800),
+        add={f"{PREFIX}bert.{QUERY}.lora_B.weight": torch.full((32, 4), value)},
+    )
+    with pytest.raises(CheckpointError, match=r"adds to bert\..*query\.weight is not finite"):
+        merged(tiny_base, lora, tmp_path / "merged")
+
+
 def test_another_vocabulary_is_named(tiny_base: Path, tmp_path: Path) -> None:
     lora = make_lora(tmp_path / "lora")
     words = json.loads((tiny_base / "tokenizer.json").read_text())
