@@ -74,11 +74,12 @@ class Settings(BaseSettings):
     )
     queue_limit: int = Field(1024, ge=1, description="Requests that may wait; one more is refused with 429.")
     max_queue_seconds: float = Field(
-        1.0,
+        0.5,
         gt=0,
         le=86_400,
         allow_inf_nan=False,
-        description="Seconds a request may wait for others; one that would wait longer is refused with 429.",
+        description="Seconds a request may wait for others; one that would wait longer is refused with 429,"
+        " unless hardly any are before it.",
     )
     verify_every: float = Field(
         600.0,

@@ -17,6 +17,7 @@ import torch
 from prometheus_client.parser import text_string_to_metric_families
 
 from bitswitch.engine import cpu, recovery
+from bitswitch.engine.admission import FEW
 from bitswitch_store import database
 from running import House, serving
 
@@ -297,7 +298,9 @@ def test_a_caller_hangs_up(broken_soon, caller, monkeypatch, caplog):
 
 def test_more_than_the_model_can_do_is_refused_at_the_door(broken_soon, caller):
     admission = broken_soon.engine.admission
-    with admission.admitted("default", 10**9):
+    with contextlib.ExitStack() as inside:
+        for _ in range(FEW):
+            inside.enter_context(admission.admitted("default", 10**9))
         refused = ask(caller)
         assert refused.status_code == 429
         assert refused.json()["error"]["code"] == "overloaded"

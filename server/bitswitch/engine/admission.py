@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from bitswitch.engine.pace import Pace
 from bitswitch.errors import OverloadedError
 
+FEW = 8
+"""So many requests are always let in: they may be slow, but they are no overload."""
+
 _SOONEST = 0.1
 """Seconds; to try again before that is of no use to anybody."""
 
@@ -35,7 +38,7 @@ class Admission:
 
     Args:
         pace: how fast the model is.
-        seconds: that a request may wait for others, at most.
+        seconds: that a request may wait for others, at most, once `FEW` are inside.
     """
 
     def __init__(self, pace: Pace, *, seconds: float) -> None:
@@ -54,7 +57,7 @@ class Admission:
         ticket = Ticket(tenant, tokens)
         with self._lock:
             wait = self._wait(ticket)
-            if wait > self._seconds:
+            if wait > self._seconds and sum(map(len, self._inside.values())) >= FEW:
                 raise OverloadedError(
                     f"The requests before this one take the model about {wait:.1f} s, and none may wait"
                     f" longer than {self._seconds:g} s; try again in {wait:.1f} s.",

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from bitswitch.engine.admission import Admission
+from bitswitch.engine.admission import FEW, Admission
 from bitswitch.engine.pace import Pace
 from bitswitch.errors import OverloadedError
 
@@ -26,14 +26,24 @@ def test_as_much_is_let_in_as_the_model_does_in_time(admission):
         pass
 
 
-def test_a_request_of_any_size_is_let_in_where_nothing_is_before_it(admission):
-    with admission.admitted("a", 10_000), pytest.raises(OverloadedError), admission.admitted("a", 1):
-        pass
+def test_a_few_are_let_in_whatever_their_size(admission):
+    with ExitStack() as inside:
+        for number in range(FEW):
+            inside.enter_context(admission.admitted("ab"[number % 2], 10_000))
+        for tenant in ("a", "b"):
+            with pytest.raises(OverloadedError):
+                inside.enter_context(admission.admitted(tenant, 1))
+        with admission.admitted("c", 1):  # it would not wait long
+            pass
 
 
 def test_what_is_known_better_counts(admission):
-    with admission.admitted("a", 10_000) as ticket:
-        ticket.tokens = 5
+    with ExitStack() as inside:
+        tickets = [inside.enter_context(admission.admitted("a", 10_000)) for _ in range(FEW)]
+        with pytest.raises(OverloadedError):
+            inside.enter_context(admission.admitted("a", 1))
+        for ticket in tickets:
+            ticket.tokens = 5
         with admission.admitted("a", 1):
             pass
 
@@ -58,10 +68,13 @@ def test_many_tenants_are_a_crowd_too(admission):
 
 
 def test_who_failed_is_not_inside_any_more(admission):
-    with pytest.raises(RuntimeError), admission.admitted("a", 10_000):
-        raise RuntimeError
-    with admission.admitted("a", 1):
-        pass
+    with ExitStack() as inside:
+        for _ in range(FEW - 1):
+            inside.enter_context(admission.admitted("a", 10_000))
+        with pytest.raises(RuntimeError), admission.admitted("a", 10_000):
+            raise RuntimeError
+        with admission.admitted("a", 1):
+            pass
 
 
 def test_the_pace_is_that_of_steps_with_others_behind_them():
