@@ -35,14 +35,23 @@ class CheckpointError(ValueError):
 
 
 @dataclass(frozen=True)
-class _Stored:
-    """Where one tensor's bytes are."""
+class Stored:
+    """Where one tensor's bytes are: ``[start, stop)`` of a mapped file."""
 
     file: NDArray[np.uint8]
     start: int
     stop: int
     dtype: str
     shape: tuple[int, ...]
+
+    def read(self) -> NDArray[np.float32]:
+        """A fresh float32 copy in the tensor's shape; F16 and BF16 are widened exactly. Others are none."""
+        data = self.file[self.start : self.stop]
+        if self.dtype == "BF16":
+            values = (data.view("<u2").astype(np.uint32) << np.uint32(16)).view(np.float32)
+        else:
+            values = data.view("<f4" if self.dtype == "F32" else "<f2").astype(np.float32)
+        return values.reshape(self.shape)
 
 
 class Checkpoint:
@@ -59,7 +68,7 @@ class Checkpoint:
             ``LayerNorm.weight`` and ``LayerNorm.bias``, as transformers does when it loads them.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], tensors: Mapping[str, _Stored]) -> None:
+    def __init__(self, folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Stored]) -> None:
         self.folder = folder
         self.config = MappingProxyType(dict(config))
         self.architecture: str = config["model_type"]
@@ -77,14 +86,14 @@ class Checkpoint:
         """
         if not folder.is_dir():
             raise CheckpointError(f"{folder} is not a folder; a Hugging Face checkpoint folder is read")
-        config = _object(folder / "config.json")
+        config = json_object(folder / "config.json")
         if not isinstance(config.get("model_type"), str) or not config["model_type"]:
             raise CheckpointError(f"{folder / 'config.json'} has no model_type; transformers writes one")
         if config.get("quantization_config"):
             raise CheckpointError(f"{folder} is quantised; the weights must be stored in F32, F16 or BF16")
-        tensors: dict[str, _Stored] = {}
+        tensors: dict[str, Stored] = {}
         for path in _files(folder):
-            for stored_name, stored in _tensors(path).items():
+            for stored_name, stored in tensors_in(path).items():
                 name = _renamed(stored_name)
                 if name in tensors:
                     raise CheckpointError(f"{folder} holds the tensor {name} twice")
@@ -116,13 +125,7 @@ class Checkpoint:
 
     def tensor(self, name: str) -> NDArray[np.float32]:
         """A fresh float32 copy in the tensor's shape; F16 and BF16 are widened exactly."""
-        stored = self._tensors[name]
-        data = stored.file[stored.start : stored.stop]
-        if stored.dtype == "BF16":
-            values = (data.view("<u2").astype(np.uint32) << np.uint32(16)).view(np.float32)
-        else:
-            values = data.view("<f4" if stored.dtype == "F32" else "<f2").astype(np.float32)
-        return values.reshape(stored.shape)
+        return self._tensors[name].read()
 
     def identity(self) -> BaseIdentity:
         """Which base this is: its architecture and a digest over all its floating tensors.
@@ -147,7 +150,7 @@ class Checkpoint:
         return self._identity
 
 
-def _object(path: Path) -> dict[str, Any]:
+def json_object(path: Path) -> dict[str, Any]:
     """A JSON file that holds an object."""
     try:
         value = json.loads(path.read_bytes())
@@ -172,14 +175,14 @@ def _files(folder: Path) -> list[Path]:
                 " save the model again with save_pretrained to get model.safetensors"
             )
         raise CheckpointError(f"{folder} has no {SINGLE} and no {INDEX}")
-    weights = _object(folder / INDEX).get("weight_map")
+    weights = json_object(folder / INDEX).get("weight_map")
     if not isinstance(weights, dict) or not weights or not all(map(_is_file_name, weights.values())):
         raise CheckpointError(f"{folder / INDEX} has no weight_map of tensor names to shard file names")
     shards = sorted(set(weights.values()))
     missing = [shard for shard in shards if not (folder / shard).is_file()]
     if missing:
         raise CheckpointError(f"{folder} lacks {', '.join(missing)}, which {INDEX} names")
-    held = {shard: _tensors(folder / shard).keys() for shard in shards}
+    held = {shard: tensors_in(folder / shard).keys() for shard in shards}
     lost = sorted(name for name, shard in weights.items() if name not in held[shard])
     if lost:
         raise CheckpointError(f"the shards in {folder} lack {first(lost)}, which {INDEX} names")
@@ -190,7 +193,7 @@ def _is_file_name(value: object) -> bool:
     return isinstance(value, str) and value.endswith(".safetensors") and Path(value).name == value
 
 
-def _tensors(path: Path) -> dict[str, _Stored]:
+def tensors_in(path: Path) -> dict[str, Stored]:
     """Where each tensor of one file lies. The library checks the header; the bytes are then mapped."""
     try:
         with safe_open(str(path), framework="np"):
@@ -203,7 +206,7 @@ def _tensors(path: Path) -> dict[str, _Stored]:
     result = {}
     for name, entry in header.items():
         begin, end = entry["data_offsets"]
-        result[name] = _Stored(file, start + begin, start + end, entry["dtype"], tuple(entry["shape"]))
+        result[name] = Stored(file, start + begin, start + end, entry["dtype"], tuple(entry["shape"]))
     return result
 
 
@@ -214,7 +217,7 @@ def _renamed(name: str) -> str:
     return name
 
 
-def _is_parameter(folder: Path, name: str, stored: _Stored) -> bool:
+def _is_parameter(folder: Path, name: str, stored: Stored) -> bool:
     """Whether a tensor is a parameter; integer buffers are none."""
     if not name.isprintable():
         raise CheckpointError(f"{folder} holds a tensor whose name {name!r} is not printable")

@@ -48,8 +48,8 @@ def match(base: Checkpoint, finetuned: Checkpoint) -> Match:
     """
     require_same_kind(base, finetuned)
     theirs = set(finetuned.names)
-    ours_prefix, theirs_prefix = _prefixes(base.names, finetuned.names)
-    backbone = _backbone(base.names) if _is_classifier(finetuned) else ""
+    ours_prefix, theirs_prefix = prefixes(base.names, finetuned.names)
+    backbone = backbone_prefix(base.names) if _is_classifier(finetuned) else ""
     partner: dict[str, str] = {}
     missing: list[str] = []
     for name in base.names:
@@ -107,7 +107,7 @@ def head_of(
     return Head(tensors, config, stated if labels is None else labels)
 
 
-def _prefixes(base: tuple[str, ...], finetuned: tuple[str, ...]) -> tuple[str, str]:
+def prefixes(base: tuple[str, ...], finetuned: tuple[str, ...]) -> tuple[str, str]:
     """The pair of leading parts by which most names match; the shortest among equals."""
     theirs = set(finetuned)
 
@@ -124,7 +124,7 @@ def _parts(names: Iterable[str]) -> list[str]:
     return ["", *sorted({name.split(".", 1)[0] + "." for name in names if "." in name})]
 
 
-def _backbone(names: Iterable[str]) -> str:
+def backbone_prefix(names: Iterable[str]) -> str:
     """The leading part (``bert.``) that holds all the embeddings; empty where they lie at the top."""
     embeddings = [name.split(".") for name in names if any(map(_EMBEDDING.search, name.split(".")))]
     tops = {parts[0] for parts in embeddings if len(parts) > 1}
@@ -134,7 +134,7 @@ def _backbone(names: Iterable[str]) -> str:
 
 
 def _require_whole(base: Checkpoint, partner: dict[str, str], missing: list[str]) -> None:
-    backbone = _backbone(base.names)
+    backbone = backbone_prefix(base.names)
 
     def part(name: str) -> str:
         return name.removeprefix(backbone).split(".", 1)[0]

@@ -22,6 +22,7 @@ from bitswitch.api import (
     models,
     oip,
     records,
+    reference,
     route,
     sharing,
     switches,
@@ -95,7 +96,7 @@ def create_app(
         summary="Thousands of fine-tunes, one resident base model.",
         description=_DESCRIPTION,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
-        docs_url="/docs" if docs else None,
+        docs_url=None,
         openapi_url="/openapi.json" if docs else None,
         redoc_url=None,
         redirect_slashes=False,
@@ -118,6 +119,8 @@ def create_app(
         started=int(time.time()),
     )
     faults.install(app)
+    if docs:
+        reference.install(app)
     # For the documentation alone: who gets in is decided by `door.Guarded`, before a body is read.
     bearer = [Depends(HTTPBearer(auto_error=False))]
     app.include_router(health.router)

@@ -131,6 +131,8 @@ class _Work:
             if name not in reached:
                 return
             tau = torch.from_numpy(vector.read(name))
+            if not tau.any():  # of a LoRA most layers are the base's own, and stay so
+                return
             weights = sensitivities[name]
             weights = weights.clamp_min(_LEAST * float(weights.mean()) + 1e-30)
             self._wanted[name] = outputs
@@ -140,10 +142,10 @@ class _Work:
 
         pair.run_finetune(watch)
         self._taus = {
-            pair.biases[name]: vector.read(pair.biases[name]) for name in reached if name in pair.biases
+            pair.biases[name]: vector.read(pair.biases[name]) for name in self._layers if name in pair.biases
         }
         self.fixed = [one for one in tensors if one.name not in self._layers.keys() | self._taus.keys()]
-        self.price = _START * float(np.median(prices))
+        self.price = _START * float(np.median(prices)) if prices else 0.0
 
     def fit(self, price: float, ridge: float, name: str, inputs: torch.Tensor, _: torch.Tensor) -> None:
         """Fit one layer, and set it in the model: its weights, and the bias that makes its means right."""

@@ -42,11 +42,24 @@ class RuleName(StrEnum):
 @app.command()
 def make(
     base: Annotated[Path, ExistingFolder],
-    finetuned: Annotated[Path, ExistingFolder],
     name: Annotated[
         str, typer.Option(help="The task's name; it is published under this unless told otherwise.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
+    finetuned: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Folder of a full fine-tune.")
+    ] = None,
+    lora: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Folder of a LoRA that PEFT saved, instead."),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="Names of the head's outputs in order, with commas between (default: the checkpoint's own;"
+            " of a LoRA those of a config.json beside it, else LABEL_0,LABEL_1 …)."
+        ),
+    ] = None,
     queries: Annotated[
         Path | None,
         typer.Option(
@@ -60,7 +73,7 @@ def make(
         RuleName, typer.Option(help="Ours under a bit budget, or the paper's.")
     ] = RuleName.BUDGET,
     budget: Annotated[
-        float | None, typer.Option(help="Share of the fp32 checkpoint the file may take [default: 0.02].")
+        float | None, typer.Option(help="Share of the fp32 checkpoint the file may take (default: 0.02).")
     ] = None,
     calibrate: Annotated[
         bool,
@@ -71,7 +84,7 @@ def make(
     ] = False,
     alpha: Annotated[
         float | None,
-        typer.Option(help="Paper's rule: share of each tensor's weights left alone [default: 0.9]."),
+        typer.Option(help="Paper's rule: share of each tensor's weights left alone (default: 0.9)."),
     ] = None,
     metric: Annotated[
         list[str] | None,
@@ -79,9 +92,11 @@ def make(
     ] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the fine-tune.")] = None,
 ) -> None:
-    """Make a switch file of a fine-tune."""
+    """Make a switch file of a fine-tune, or of a LoRA."""
     from bitswitch.cli.make import Made, make_switch
 
+    if (finetuned is None) == (lora is None):
+        raise typer.BadParameter("give one of --finetuned (a full checkpoint) and --lora (PEFT's folder)")
     if rule is RuleName.PAPER and budget is not None:
         raise typer.BadParameter("--budget belongs to --rule budget; the paper's rule takes --alpha")
     if rule is RuleName.BUDGET and alpha is not None:
@@ -90,6 +105,9 @@ def make(
         raise typer.BadParameter(
             "--calibrate belongs to --rule budget; the paper's rule has no bytes to keep"
         )
+    names = None if labels is None else [label.strip() for label in labels.split(",")]
+    if names is not None and not all(names):
+        raise typer.BadParameter(f"--labels {labels!r} has an empty name; write them as in bank,film,spam")
     value = (
         {"budget": 0.02 if budget is None else budget}
         if rule is RuleName.BUDGET
@@ -98,6 +116,8 @@ def make(
     made: Made = make_switch(
         base=base,
         finetuned=finetuned,
+        lora=lora,
+        labels=names,
         task=name,
         output=output,
         queries=queries,
@@ -145,29 +165,29 @@ def serve(
     database_url: Annotated[
         str | None,
         typer.Option(
-            help="The catalog's: sqlite:///file or postgresql://user@host/database [default: in the store]."
+            help="The catalog's: sqlite:///file or postgresql://user@host/database (default: in the store)."
         ),
     ] = None,
     blobs_url: Annotated[
         str | None,
         typer.Option(help="Where switch files are: s3://bucket/prefix, gs://, az:// or file:///folder."),
     ] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen at [default: 127.0.0.1].")] = None,
-    port: Annotated[int | None, typer.Option(help="Port; 0 takes any free one [default: 8000].")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen at (default: 127.0.0.1).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes any free one (default: 8000).")] = None,
     device: Annotated[
         str | None, typer.Option(help="Where the base is resident: cpu, cuda, cuda:1 …")
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="float32, float16 or bfloat16 [default: as stored].")
+        str | None, typer.Option(help="float32, float16 or bfloat16 (default: as stored).")
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of the model [default: all].")] = None,
-    queue_limit: Annotated[int | None, typer.Option(help="Requests that may wait [default: 1024].")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of the model (default: all).")] = None,
+    queue_limit: Annotated[int | None, typer.Option(help="Requests that may wait (default: 1024).")] = None,
     pin: Annotated[
         list[str] | None,
         typer.Option(help="A switch kept ready in memory from the start; may be repeated."),
     ] = None,
     log_level: Annotated[
-        str | None, typer.Option(help="debug, info, warning or error [default: info].")
+        str | None, typer.Option(help="debug, info, warning or error (default: info).")
     ] = None,
     log_json: Annotated[bool | None, typer.Option("--log-json", help="Log lines as JSON.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with any of the settings.")] = None,

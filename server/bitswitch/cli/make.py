@@ -1,24 +1,31 @@
-"""``bitswitch make``: a fine-tune and a few example inputs → a switch file."""
+"""``bitswitch make``: a fine-tune, or a LoRA, and a few example inputs → a switch file."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bitswitch.base.features import features, recipe
+from bitswitch.base.heads import Heads
 from bitswitch.base.load import load
 from bitswitch.calibrate.calibration import Calibration
 from bitswitch.cli.rows import Example, Text, read_examples
 from bitswitch.core import Want
+from bitswitch.errors import InvalidSwitchError
 from bitswitch_store import file
 from bitswitch_store.binarize import binarize
-from bitswitch_store.checkpoint import Checkpoint
+from bitswitch_store.checkpoint import Checkpoint, CheckpointError
 from bitswitch_store.entry import check_name
+from bitswitch_store.lora import CONFIG, Lora
+from bitswitch_store.match import head_of, match
+from bitswitch_store.merge import merge
 from bitswitch_store.switch import QuerySet, Rule
 
 QUERIES = 100
@@ -50,7 +57,9 @@ class Made:
 def make_switch(
     *,
     base: Path,
-    finetuned: Path,
+    finetuned: Path | None = None,
+    lora: Path | None = None,
+    labels: Sequence[str] | None = None,
     task: str,
     output: Path,
     queries: Path | None,
@@ -60,7 +69,7 @@ def make_switch(
     metric: Sequence[str],
     licence: str | None,
 ) -> Made:
-    """Make the switch and write its file.
+    """Make the switch of ``finetuned`` or of ``lora``, whichever is given, and write its file.
 
     Raises:
         ValueError: whatever was given does not do; the message says what.
@@ -73,14 +82,17 @@ def make_switch(
         raise ValueError(f"there is no folder {output.parent} to write {output.name} into")
     figures = dict(_figure(text) for text in metric)
     texts = None if queries is None else _evenly(read_examples(queries))
-    origin, tuned = Checkpoint.open(base), Checkpoint.open(finetuned)
+    origin = Checkpoint.open(base)
     columns = (
         TextColumn("[progress.description]{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, transient=True) as bars:
+    with (
+        _fine_tune(origin, finetuned, lora, labels) as tuned,
+        Progress(*columns, transient=True) as bars,
+    ):
         query_set = None if texts is None else query_features(base, texts, bars)
         bar = bars.add_task("tensors", total=None)
 
@@ -93,10 +105,11 @@ def make_switch(
             Rule(rule, parameters),
             task=task,
             queries=query_set,
+            labels=labels,
             metric=figures,
             licence=licence,
             progress=step,
-            refinement=_calibration(base, finetuned, texts, bars) if calibrate and texts else None,
+            refinement=_calibration(base, tuned.folder, texts, bars) if calibrate and texts else None,
         )
     data = file.write(switch)
     # Whole or not at all: a file that is there already stays until the new one is complete.
@@ -106,6 +119,38 @@ def make_switch(
     weights = sum(origin.numel(name) for name in origin.names)
     in_vain = calibrate and "calibrated" not in switch.rule.parameters
     return Made(output, len(data), 4 * weights, switch.active, weights, uncalibrated=in_vain)
+
+
+@contextmanager
+def _fine_tune(
+    base: Checkpoint, finetuned: Path | None, lora: Path | None, labels: Sequence[str] | None
+) -> Iterator[Checkpoint]:
+    """The full fine-tune; that of a LoRA lies in a folder of its own as long as it is needed."""
+    if (finetuned is None) == (lora is None):
+        raise ValueError("give a full fine-tune or a LoRA, one of them")
+    if finetuned is not None:
+        if (finetuned / CONFIG).is_file() and not (finetuned / "config.json").is_file():
+            raise CheckpointError(f"{finetuned} holds {CONFIG}: it is PEFT's; give it with --lora")
+        yield Checkpoint.open(finetuned)
+    elif lora is not None:
+        with TemporaryDirectory(prefix="bitswitch-") as folder:
+            merged = merge(base, Lora.open(lora), Path(folder), labels)
+            _require_whole_head(base, merged)
+            yield merged
+
+
+def _require_whole_head(base: Checkpoint, merged: Checkpoint) -> None:
+    """PEFT saves of the layers that are new with the task only what it was told to."""
+    head = head_of(merged, match(base, merged).head)
+    if head is None:
+        return
+    try:
+        Heads(load(base.folder, dtype="float32")).build(head)
+    except InvalidSwitchError as error:
+        raise CheckpointError(
+            f"the LoRA does not hold a whole head: {error}. Layers that are new with the task are saved if"
+            " modules_to_save of its LoraConfig names every one of them"
+        ) from error
 
 
 def query_features(base: Path, texts: Sequence[Text], bars: Progress) -> QuerySet:

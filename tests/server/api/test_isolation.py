@@ -6,11 +6,14 @@ import io
 import logging
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx
 import pytest
 from estate import KINDS, NEAR_FOREIGN, SECRET, SEEN, Estate, model, opened, owner, routed, told
 from fastapi.routing import APIRoute
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
 
 from bitswitch.observe.logs import configure
 from bitswitch.tenants.caller import Role
@@ -18,7 +21,13 @@ from bitswitch_store.store import Sharing
 from running import serving
 
 OPEN = {"GET /health", "GET /v2/health/live", "GET /v2/health/ready"}
-DOCS = {"GET /docs", "GET /docs/oauth2-redirect", "GET /openapi.json"}
+DOCS = {
+    "GET /docs",
+    "GET /docs/files/favicon-32x32.png",
+    "GET /docs/files/swagger-ui-bundle.js",
+    "GET /docs/files/swagger-ui.css",
+    "GET /openapi.json",
+}
 TEXT = {"input": "who"}
 INFER = {"inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": ["who"]}]}
 
@@ -247,7 +256,7 @@ def test_no_path_answers_without_a_key_but_health_and_documentation(estate, who)
 
 
 def walk(app) -> set[str]:
-    """Method and path of all routes there are, included routers' and what FastAPI adds."""
+    """Method and path of all routes there are, included routers' and the files of folders."""
     found = set()
 
     def visit(routes):
@@ -255,6 +264,8 @@ def walk(app) -> set[str]:
             if included := getattr(route, "original_router", None):
                 assert not route.include_context.prefix
                 visit(included.routes)
+            elif isinstance(route, Mount):
+                found.update(f"GET {route.path}/{name}" for name in files(route.app))
             else:  # one of another kind has no methods, and fails here
                 found.update(f"{method} {route.path}" for method in route.methods - {"HEAD"})
 
@@ -265,10 +276,24 @@ def walk(app) -> set[str]:
     return found
 
 
-def test_the_walk_finds_a_route_that_was_forgotten(estate):
+def files(mounted) -> list[str]:
+    """Every file that a mounted folder serves, but for Python modules; another kind of mount fails."""
+    return [
+        str(path.relative_to(folder))
+        for folder in mounted.all_directories
+        for path in Path(folder).rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    ]
+
+
+def test_the_walk_finds_what_was_forgotten(estate, tmp_path):
     app = estate.house.app(keys=estate.keys)
     app.router.routes.append(APIRoute("/v1/forgotten", lambda: None))
     assert "GET /v1/forgotten" in walk(app)
+    (tmp_path / "notes.txt").write_text("private")
+    app.mount("/files", StaticFiles(directory=tmp_path))
+    with pytest.raises(AssertionError):
+        walk(app)
 
 
 def test_the_settings_open_metrics_and_close_the_documentation(estate):
@@ -276,8 +301,8 @@ def test_the_settings_open_metrics_and_close_the_documentation(estate):
     with serving(app) as address:
         assert httpx.get(f"{address}/metrics").status_code == 200
         assert httpx.get(f"{address}/v1/models").status_code == 401
-        for path in ("/docs", "/docs/oauth2-redirect", "/openapi.json"):
-            assert httpx.get(address + path).status_code == 404
+        for route in DOCS:
+            assert httpx.get(address + route.removeprefix("GET ")).status_code == 404
     for secret in ("zeta", "acme", "foreign"):
         assert secret not in estate.house.metrics.render().decode()
 

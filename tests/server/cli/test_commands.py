@@ -6,10 +6,11 @@ import sys
 
 import numpy as np
 import pytest
+import typer
 
 from bitswitch.base.features import features, recipe
 from bitswitch.base.load import load
-from bitswitch.cli.main import main
+from bitswitch.cli.main import app, main
 from bitswitch.cli.rows import read_examples
 from bitswitch.core import Want
 from bitswitch_store import file
@@ -275,3 +276,12 @@ def test_the_demo_needs_its_switches(run, tmp_path):
     status, _, err = run("demo", "--switches", tmp_path)
     assert status == 2
     assert "holds no *.switch.safetensors" in err
+
+
+def test_help_shows_every_option_s_text_whole(run, monkeypatch):
+    """What stands in square brackets is markup to rich, and not shown."""
+    monkeypatch.setenv("COLUMNS", "400")
+    for name, command in typer.main.get_command(app).commands.items():
+        if not hasattr(command, "commands"):
+            shown = run(name, "--help")[1]
+            assert [one.name for one in command.params if one.help and one.help not in shown] == []
