@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
 
 from bitswitch.api.door import Guarded, Publishing
 from bitswitch.api.parts import House, Who
@@ -26,10 +29,21 @@ Whose = Annotated[
     ),
 ]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Rows at most.")]
+
+
+def _as_written(day: object) -> object:
+    """Pydantic would take a number for seconds since 1970; the document says ``format: date``."""
+    if isinstance(day, str) and not _DAY.fullmatch(day):
+        raise PydanticCustomError("data", "is no day; write one as in 2026-11-24")
+    return day
+
+
+_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+Day = Annotated[date, BeforeValidator(_as_written)]
 From = Annotated[
-    date | None, Query(alias="from", description="The first day, UTC; the first there is if not given.")
+    Day | None, Query(alias="from", description="The first day, UTC; the first there is if not given.")
 ]
-To = Annotated[date | None, Query(description="The last day, UTC; today if not given.")]
+To = Annotated[Day | None, Query(description="The last day, UTC; today if not given.")]
 AfterRow = Annotated[str | None, Query(max_length=300, description="The last `id` you have seen.")]
 AfterId = Annotated[int, Query(ge=0, lt=2**63, description="The last `id` you have seen.")]
 

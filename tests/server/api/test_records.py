@@ -164,7 +164,10 @@ def test_usage_counts_each_switch_of_a_mix_whole_and_each_request_once(own):
     assert rows(http, tenant="nobody") == {}
     assert rows(http, tenant="*") == rows(http)
     assert refusal(http.get("/v1/usage", params={"after": "x"})) == (400, "invalid_request")
-    assert refusal(http.get("/v1/usage", params={"from": "yesterday"})) == (400, "invalid_request")
+    for day in ("yesterday", "0", "1764000000", "20200101", "2020-02-30"):
+        refused = http.get("/v1/usage", params={"from": day})
+        assert refusal(refused) == (400, "invalid_request")
+        assert refused.json()["error"]["message"].startswith("from"), day
 
 
 def test_every_change_is_on_record_and_no_refused_one_is(own, switch_files):
