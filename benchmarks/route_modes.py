@@ -74,16 +74,14 @@ def main() -> None:
         rows = read_examples(options.data / task / "test.jsonl", labelled=True)
         tests[task] = rows[:: max(len(rows) // options.most, 1)]
     mixed, alone = (ask(options, mode, tests) for mode in (RouteMode.MIX, RouteMode.TOP1))
-    print(
-        "| task | by name | mix | top1 | answered by a mix | right of these: mix | top1 |\n|---|---|---|---|---|---|---|"
-    )
-    for task, of, other in zip(
-        (*tests, "**all**"), (*mixed, np.concatenate(mixed)), (*alone, np.concatenate(alone)), strict=True
-    ):
-        several = of[:, 1] > 1
-        figures = [of[:, 2].mean(), of[:, 0].mean(), other[:, 0].mean(), several.mean()]
-        figures += [of[several, 0].mean(), other[several, 0].mean()] if several.any() else [np.nan] * 2
-        print(f"| {task} |", " | ".join(f"{value:.4f}" for value in figures), f"| ({len(of)} inputs)")
+    print("| task | by name | mix | top1 | answered by a mix | of these right: mix | top1 |")
+    print("|---|---|---|---|---|---|---|")
+    names, both = [*tests, "**all**"], [(*one, np.concatenate(one)) for one in (mixed, alone)]
+    for name, mix, top1 in zip(names, *both, strict=True):
+        several = mix[:, 1] > 1
+        figures = [mix[:, 2].mean(), mix[:, 0].mean(), top1[:, 0].mean(), several.mean()]
+        figures += [mix[several, 0].mean(), top1[several, 0].mean()] if several.any() else [np.nan] * 2
+        print(f"| {name} ({len(mix)}) |", " | ".join(f"{value:.4f}" for value in figures), "|")
 
 
 if __name__ == "__main__":

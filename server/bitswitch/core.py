@@ -168,7 +168,7 @@ class Route:
     """What ``auto`` chose for one input, and why.
 
     Attributes:
-        mix: the shares of the votes as weights, or the head's alone, see `RouteMode`; ``()`` when it abstained.
+        mix: the shares of the votes as weights, or the head alone, see `RouteMode`; ``()`` when it abstained.
         head: the heaviest switch, whose head answers; None when it abstained.
         distance: how much stranger the input is to the switch with the most votes than to inputs at large:
             a difference of squared distances, mostly below 0 for its own (inf when there is none to see).

@@ -127,8 +127,8 @@ class Settings(BaseSettings):
     router_k: int = Field(10, ge=1, le=1000, description="Nearest query vectors that vote in 'auto'.")
     router_mode: RouteMode = Field(
         RouteMode.MIX,
-        description="What 'auto' answers with: 'mix', the shares of the votes as weights, or 'top1', the switch"
-        " with the most votes alone.",
+        description="What 'auto' answers with: 'mix', the shares of the votes as weights, or 'top1', the"
+        " switch with the most votes alone.",
     )
     api_key: Annotated[SecretStr, Field(min_length=8)] | None = Field(
         None,

@@ -122,8 +122,8 @@ class RouteOut(Outgoing):
     )
     threshold: float | None = Field(description="The largest distance that is no abstention; null for any.")
     confidence: float = Field(
-        description="How likely the switch with the most votes is the right one of those in sight: its share of"
-        " the votes, 0 to 1. Whether any is right is what `distance` tells."
+        description="How likely the switch with the most votes is the right one of those in sight: its"
+        " share of the votes, 0 to 1. Whether any is right is what `distance` tells."
     )
     neighbours: list[Neighbour]
 
