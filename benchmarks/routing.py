@@ -62,7 +62,7 @@ class Features:
         vectors = np.zeros((len(rows), model.model.config.hidden_size), np.float32)
         for start in range(0, len(order), 16):
             places = order[start : start + 16]
-            vectors[places] = features(model, model.forward([rows[i] for i in places])).numpy()
+            vectors[places] = features(model, model.forward_lower([rows[i] for i in places])).numpy()
         return vectors
 
 
@@ -103,6 +103,44 @@ def right_task(queries: Mapping[str, Vectors], tests: Mapping[str, Vectors]) -> 
         mistaken = f"{wrong[0][0]} {wrong[0][1] / len(vectors):.3f}" if wrong else "–"
         print(f"| {task} | {' | '.join(f'{v:.3f}' for v in rows[-1])} | {mistaken} | {1e3 * spent:.2f} |")
     print("| **mean** |", " | ".join(f"{value:.4f}" for value in np.mean(rows, axis=0)), "| | |")
+
+
+def reliability(queries: Mapping[str, Vectors], held: Mapping[str, Vectors]) -> None:
+    """Whether a route is right as often as its confidence says; on training inputs outside the query sets."""
+    auto = router(queries)
+    routes = [(task, route) for task in held for route in auto.pick(held[task], queries)]
+    said = np.array([route.confidence for _, route in routes])
+    right = np.array([route.neighbours[0].digest == task for task, route in routes])
+    bins = np.minimum((said * 10).astype(int), 9)
+    print("| confidence | share of inputs | right |\n|---|---|---|")
+    error = 0.0
+    for number in np.unique(bins):
+        of = bins == number
+        error += of.mean() * abs(said[of].mean() - right[of].mean())
+        print(f"| {said[of].mean():.2f} | {of.mean():.3f} | {right[of].mean():.3f} |")
+    print(f"right {right.mean():.4f}, expected calibration error {error:.4f}, {len(right)} inputs")
+
+
+def cost(base: Base, texts: Sequence[str], queries: Mapping[str, Vectors]) -> None:
+    """What a route costs beside one full pass: texts one at a time, both by turns, medians."""
+    auto = router(queries)
+    rows = base.encode(texts, want=Want.FEATURES)
+    auto.pick(features(base, base.forward_lower(rows[:1])).numpy(), queries)
+    times = []
+    for row in rows:
+        started = time.perf_counter()
+        vectors = features(base, base.forward_lower([row])).numpy()
+        computed = time.perf_counter()
+        auto.pick(vectors, queries)
+        found = time.perf_counter()
+        base.forward([row])
+        times.append((computed - started, found - computed, time.perf_counter() - found))
+    lower, search, whole = np.median(times, axis=0) * 1e3
+    shares = [(first + second) / third for first, second, third in times]
+    print(
+        f"a request, median of {len(rows)}: features {lower:.2f} ms, search {search:.2f} ms, a full pass"
+        f" {whole:.2f} ms; both over the pass, median {np.median(shares):.2f}"
+    )
 
 
 def out_of_scope(queries: Mapping[str, Vectors], tests: Mapping[str, Vectors], outside: Vectors) -> None:
@@ -147,12 +185,15 @@ def main() -> None:
     files = Features(options.base, options.data, options.cache)
     tasks = sorted(folder.name for folder in options.data.iterdir() if (folder / "train.jsonl").exists())
     tests = {task: files.of(f"{task}/test") for task in tasks}
+    texts = [one.text for task in tasks for one in read_examples(options.data / task / "test.jsonl")[:20]]
     for number in options.queries:
         queries = {task: files.of(f"{task}/train", number) for task in tasks}
         print(f"\n{len(tasks)} tasks, {number} queries each\n")
         right_task(queries, tests)
+        reliability(queries, {task: files.of(f"{task}/train", 2 * number)[1::2] for task in tasks})
         out_of_scope(queries, tests, files.of(OUTSIDE))
         moved(queries, tests)
+        cost(load(options.base, dtype="float32"), texts, queries)
 
 
 if __name__ == "__main__":

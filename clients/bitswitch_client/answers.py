@@ -56,17 +56,19 @@ class Route:
     """What ``auto`` chooses for one input, and why.
 
     Attributes:
-        mix: the chosen switches by their shares; empty for the bare base.
+        mix: the chosen switches and their weights; empty for the bare base.
         abstained: whether the input is too strange to every task.
         distance: how much stranger the input is to the switch with the most votes than to inputs at large,
             mostly below 0 for its own; None if there is none to see.
         threshold: the largest distance that is no abstention; None for any.
+        confidence: how likely the switch with the most votes is the right one of those in sight, 0 to 1.
     """
 
     mix: Mix
     abstained: bool
     distance: float | None
     threshold: float | None
+    confidence: float
     neighbours: tuple[Neighbour, ...]
 
 

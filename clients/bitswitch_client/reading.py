@@ -72,6 +72,7 @@ def route(value: JSON) -> Route:
         abstained=value["abstained"],
         distance=value["distance"],
         threshold=value["threshold"],
+        confidence=value["confidence"],
         neighbours=tuple(
             Neighbour(one["name"], one["version"], one["share"], one["distance"])
             for one in value["neighbours"]

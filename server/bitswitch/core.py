@@ -77,6 +77,15 @@ class Row:
         return len(self.fields["input_ids"])
 
 
+class RouteMode(StrEnum):
+    """What ``auto`` sets the weights to."""
+
+    MIX = "mix"
+    """The shares of the votes as weights: what the paper does."""
+    TOP1 = "top1"
+    """The switch with the most votes, alone."""
+
+
 class Want(StrEnum):
     """What a request wants computed."""
 
@@ -159,7 +168,7 @@ class Route:
     """What ``auto`` chose for one input, and why.
 
     Attributes:
-        mix: the shares of the votes as weights; ``()`` when it abstained.
+        mix: the shares of the votes as weights, or the head alone, see `RouteMode`; ``()`` when it abstained.
         head: the heaviest switch, whose head answers; None when it abstained.
         distance: how much stranger the input is to the switch with the most votes than to inputs at large:
             a difference of squared distances, mostly below 0 for its own (inf when there is none to see).
@@ -172,3 +181,8 @@ class Route:
     distance: float
     threshold: float
     neighbours: tuple[Neighbour, ...] = ()
+
+    @property
+    def confidence(self) -> float:
+        """How likely the switch with the most votes is the right one of those in sight: its share of them."""
+        return self.neighbours[0].share if self.neighbours else 0.0

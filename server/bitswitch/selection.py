@@ -63,7 +63,8 @@ class Choice:
     """What ``auto`` chose for one input, and why: a `Route` in names the tenant knows.
 
     Attributes:
-        selection: the shares of the votes as a mix; the bare base when it abstained.
+        selection: the shares of the votes as a mix, or the heaviest alone; the bare base when it abstained.
+        confidence: see `Route`.
         neighbours: each switch voted for, its share of the votes, its distance.
         distance: how strange the input is to the switch with the most votes, see `Route`; inf when there is
             none to see.
@@ -74,6 +75,7 @@ class Choice:
     abstained: bool
     distance: float
     threshold: float
+    confidence: float = 0.0
     neighbours: tuple[tuple[Part, float, float], ...] = ()
 
 
@@ -157,6 +159,7 @@ def choice_of(route: Route, named: Mapping[str, Part]) -> Choice:
         route.abstained,
         route.distance,
         route.threshold,
+        route.confidence,
         tuple((named[near.digest], near.share, near.distance) for near in route.neighbours),
     )
 

@@ -21,6 +21,8 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as UnreadableError
 
+from bitswitch.core import RouteMode
+
 PREFIX = "BITSWITCH_"
 # Set by others under our prefix: our own client, and Kubernetes for a service of our name.
 _NOT_OURS = ("URL", "CONFIG")
@@ -124,6 +126,11 @@ class Settings(BaseSettings):
         ByteSize(256 * 2**20), ge=1024, description="Size of an uploaded switch, at most, such as 256MiB."
     )
     router_k: int = Field(10, ge=1, le=1000, description="Nearest query vectors that vote in 'auto'.")
+    router_mode: RouteMode = Field(
+        RouteMode.MIX,
+        description="What 'auto' answers with: 'mix', the shares of the votes as weights, or 'top1', the"
+        " switch with the most votes alone.",
+    )
     api_key: Annotated[SecretStr, Field(min_length=8)] | None = Field(
         None,
         description="One key of the tenant 'default', as admin; beside those of 'bitswitch keys create'.",

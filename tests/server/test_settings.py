@@ -66,6 +66,7 @@ def test_the_key_is_not_shown():
         ("request_timeout", "0", "greater than 0"),
         ("resident_bytes", "lots", "byte"),
         ("log_level", "loud", "'warning'"),
+        ("router_mode", "best", "'top1'"),
         ("docs", "perhaps", "boolean"),
         ("threads", "-1", "greater than or equal to 1"),
         ("api_key", "short", "at least 8"),

@@ -114,13 +114,17 @@ class Neighbour(Outgoing):
 class RouteOut(Outgoing):
     """What `auto` chose for an input, and why."""
 
-    mix: list[MixPart] = Field(description="The chosen switches by their shares; empty for the bare base.")
+    mix: list[MixPart] = Field(description="The chosen switches and their weights; empty for the bare base.")
     abstained: bool = Field(description="Whether the input is too strange to every task.")
     distance: float | None = Field(
         description="How much stranger the input is to the switch with the most votes than to inputs at"
         " large, mostly below 0 for its own; null if there is none to see."
     )
     threshold: float | None = Field(description="The largest distance that is no abstention; null for any.")
+    confidence: float = Field(
+        description="How likely the switch with the most votes is the right one of those in sight: its"
+        " share of the votes, 0 to 1. Whether any is right is what `distance` tells."
+    )
     neighbours: list[Neighbour]
 
     @classmethod
@@ -131,6 +135,7 @@ class RouteOut(Outgoing):
             "abstained": choice.abstained,
             "distance": _finite(choice.distance),
             "threshold": _finite(choice.threshold),
+            "confidence": choice.confidence,
             "neighbours": [
                 Neighbour(name=part.name, version=part.version, share=share, distance=distance)
                 for part, share, distance in choice.neighbours

@@ -14,7 +14,7 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import NDArray
 
-from bitswitch.core import Route
+from bitswitch.core import Route, RouteMode
 from bitswitch.errors import InvalidSwitchError
 from bitswitch.memory import give_back
 from bitswitch.router.view import NOTHING, Codes, View
@@ -34,6 +34,7 @@ class AutoSwitch:
         recipe: which features the inputs come as; only query sets of the same recipe are taken.
         dim: how many values a feature vector has. None: as many as the first query set's.
         k: how many nearest query vectors vote; all of them where fewer are visible.
+        mode: whether the votes mix switches, or the one with the most of them answers alone.
         quantile: the share of a task's own inputs that shall not be abstained from; see
             `votes.conformal_quantile`. A higher one answers more foreign inputs.
 
@@ -41,13 +42,22 @@ class AutoSwitch:
         ValueError: ``k`` or ``quantile`` out of range.
     """
 
-    def __init__(self, *, recipe: str, dim: int | None = None, k: int = 10, quantile: float = 0.9) -> None:
+    def __init__(
+        self,
+        *,
+        recipe: str,
+        dim: int | None = None,
+        k: int = 10,
+        mode: RouteMode = RouteMode.MIX,
+        quantile: float = 0.9,
+    ) -> None:
         if k < 1:
             raise ValueError(f"k is {k}; at least 1 neighbour has to vote")
         if not 0 < quantile <= 1:
             raise ValueError(f"quantile is {quantile}; it lies above 0 and is at most 1")
         self.recipe = recipe
         self.k = k
+        self.mode = mode
         self.quantile = quantile
         self._dim = dim
         self._lock = threading.Lock()
@@ -111,7 +121,7 @@ class AutoSwitch:
         if not len(features):
             return []
         view = self._view(visible)
-        return [NOTHING if view is None else view.route(row, self.k) for row in features]
+        return [NOTHING if view is None else view.route(row, self.k, self.mode) for row in features]
 
     def _view(self, visible: Collection[str]) -> View | None:
         """The view of those of ``visible`` that are here now; None if there are none."""

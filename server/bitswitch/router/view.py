@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitswitch.core import Mix, Neighbour, Route
+from bitswitch.core import Mix, Neighbour, Route, RouteMode
 from bitswitch.router import votes
 from bitswitch.router.index import QueryIndex
 from bitswitch.router.metric import Floats, Metric
@@ -85,7 +85,7 @@ class View:
         thresholds = {digest: found.get(digest, borrowed) for digest in digests}
         return cls(metric, QueryIndex(blocks), axes, centres, thresholds)
 
-    def route(self, row: NDArray[np.float32], k: int) -> Route:
+    def route(self, row: NDArray[np.float32], k: int, mode: RouteMode) -> Route:
         """The route of one input, float32 (dim,), by the votes of its k nearest query vectors."""
         if not np.isfinite(row).all():
             return NOTHING
@@ -96,6 +96,9 @@ class View:
         strange = float(self.metric.strangeness(place, self.centres[winner])[0])
         threshold = self.thresholds[winner]
         abstained = strange > threshold
-        mix = Mix.of(() if abstained else ((one.digest, one.share) for one in neighbours))
+        chosen = (
+            ((one.digest, one.share) for one in neighbours) if mode is RouteMode.MIX else ((winner, 1.0),)
+        )
+        mix = Mix.of(() if abstained else chosen)
         head = None if abstained else winner
         return Route(mix, head, abstained, strange, threshold, neighbours)

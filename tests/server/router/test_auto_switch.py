@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from dataclasses import replace
 
 import faiss
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitswitch.core import Mix
+from bitswitch.core import Mix, RouteMode
 from bitswitch.errors import InvalidSwitchError
 from bitswitch.router import AutoSwitch
 from bitswitch_store.switch import QuerySet
@@ -29,8 +30,8 @@ def query_set(vectors) -> QuerySet:
     return QuerySet(np.array(vectors, np.float16), RECIPE)
 
 
-def router(sets, *, k: int = 4, quantile: float = 0.9) -> AutoSwitch:
-    auto = AutoSwitch(recipe=RECIPE, k=k, quantile=quantile)
+def router(sets, *, k: int = 4, quantile: float = 0.9, mode: RouteMode = RouteMode.MIX) -> AutoSwitch:
+    auto = AutoSwitch(recipe=RECIPE, k=k, quantile=quantile, mode=mode)
     for digest, vectors in sets.items():
         auto.add(digest, query_set(vectors))
     return auto
@@ -68,6 +69,27 @@ def test_between_two_tasks_the_mix_has_both_and_the_heavier_answers():
     for route in mixed:
         weights = dict(route.mix)
         assert route.head == max(weights, key=lambda digest: weights[digest])
+
+
+def test_top1_is_the_heaviest_of_the_mix_alone_and_differs_in_nothing_else():
+    clouds = tasks(2, apart=0.3)
+    inputs = np.concatenate([*clouds.values(), np.full((1, 8), 60, np.float32)])
+    mixed = router(clouds, k=9).pick(inputs, "ab")
+    alone = router(clouds, k=9, mode=RouteMode.TOP1).pick(inputs, "ab")
+    assert any(len(route.mix) == 2 for route in mixed)
+    assert any(route.abstained for route in mixed)
+    for one, other in zip(mixed, alone, strict=True):
+        assert other.mix == Mix.of([] if one.abstained else [(one.head, 1)])
+        assert replace(other, mix=one.mix) == one
+
+
+def test_the_confidence_is_the_share_of_the_votes_and_none_without_any():
+    clouds = tasks(2, apart=0.3)
+    routes = router(clouds, k=9).pick(np.concatenate([*clouds.values()]), "ab")
+    assert {route.confidence for route in routes} > {5 / 9, 8 / 9}
+    assert all(route.confidence == max(one.share for one in route.neighbours) for route in routes)
+    (nothing,) = router(clouds).pick(np.zeros((1, 8), np.float32), [])
+    assert nothing.confidence == 0
 
 
 def test_the_metric_looks_past_the_directions_in_which_every_task_is_wide():
