@@ -226,7 +226,8 @@ class Answers:
 
     def _pick(self, tenant: str, features: NDArray[np.float32]) -> list[Choice]:
         named = routable(self._store, tenant, base=self._base.identity.digest)
-        return [choice_of(route, named) for route in self._router.pick(features, named.keys())]
+        routes = self._router.pick(features, named.keys(), caller=tenant)
+        return [choice_of(route, named) for route in routes]
 
     async def _compute(
         self, asked: Asked, rows: Sequence[Row], targets: Sequence[_Target], *, want: Want

@@ -98,7 +98,9 @@ class House:
             queue_seconds=settings.max_queue_seconds,
             verify_every=settings.verify_every,
         )
-        router = AutoSwitch(recipe=recipe(base), dim=dim(base), k=settings.router_k)
+        router = AutoSwitch(
+            recipe=recipe(base), dim=dim(base), k=settings.router_k, folder=settings.store / "routes"
+        )
         metrics = Metrics()
         metrics.observe_engine(engine.state)
         default = Limits(**{name: getattr(settings, f"limit_{name}") for name in limit_table.NAMES})
@@ -199,6 +201,7 @@ class House:
         self.collector.stop()
         self.engine.stop(STOP_SECONDS)
         self.rounds.stop()
+        self.router.close()
         self.store.close()
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +18,13 @@ from numpy.typing import NDArray
 from bitswitch.core import Route
 from bitswitch.errors import InvalidSwitchError
 from bitswitch.router.codes import Codes
+from bitswitch.router.fit import Fit
 from bitswitch.router.moments import LARGEST
+from bitswitch.router.saved import Saved
 from bitswitch.router.view import NOTHING, View
-from bitswitch.router.views import AT_ONCE, CALLERS, Views
+from bitswitch.router.views import AT_ONCE, CALLERS, MUCH, Views
 from bitswitch_store.switch import QuerySet
+
 
 class AutoSwitch:
     """Routes inputs to mixes of the switches whose query sets it holds; safe from any thread.
@@ -35,6 +39,7 @@ class AutoSwitch:
         quantile: the share of a task's own inputs that shall not be abstained from; see
             `votes.conformal_quantile`. A higher one answers more foreign inputs.
         at_once: how many query vectors in sight are fitted anew whenever a switch comes or goes.
+        folder: where what is more is kept for the next start; None keeps nothing.
 
     Raises:
         ValueError: ``k`` or ``quantile`` out of range.
@@ -48,6 +53,7 @@ class AutoSwitch:
         k: int = 10,
         quantile: float = 0.9,
         at_once: int = AT_ONCE,
+        folder: Path | None = None,
     ) -> None:
         if k < 1:
             raise ValueError(f"k is {k}; at least 1 neighbour has to vote")
@@ -60,7 +66,11 @@ class AutoSwitch:
         self._lock = threading.Lock()
         self._sets: dict[str, Codes] = {}
         self._change = 0
-        self._views = Views(quantile, at_once=at_once)
+        self._saved = Saved(folder, recipe=recipe, quantile=quantile) if folder else None
+        self._recalled: dict[str, Codes] | None = None
+        self._written: set[str] = set()
+        self._fits_written: dict[str, Fit] = {}
+        self._views = Views(quantile, at_once=at_once, keep=self._keep)
         self._asked: OrderedDict[tuple[str, frozenset[str]], tuple[tuple[int, int], View]] = OrderedDict()
 
     def __contains__(self, digest: object) -> bool:
@@ -96,6 +106,32 @@ class AutoSwitch:
             if digest not in self._sets:
                 self._sets[digest] = codes
                 self._change += 1
+
+    def recall(self, digest: str) -> bool:
+        """Let a switch be routed to whose query set was kept at an earlier start; whether it was."""
+        if self._recalled is None:
+            self._recalled = self._saved.codes() if self._saved else {}
+            self._written = set(self._recalled)
+        codes = self._recalled.get(digest)
+        with self._lock:
+            if codes is None or self._dim not in (None, codes.codes.shape[1]):
+                return False
+            self._dim = codes.codes.shape[1]
+            self._sets.setdefault(digest, codes)
+            self._change += 1
+        return True
+
+    def resume(self) -> None:
+        """Take up the fits that were kept, once every switch that is stored was recalled or added.
+
+        They stand in like any other; what was deleted since is not in sight and has no vote.
+        """
+        if self._saved:
+            known = {**(self._recalled or {}), **self._sets}
+            fits = [*self._saved.fits(known)]
+            self._fits_written = dict(fits)
+            self._views.resume(fits)
+        self._recalled = {}
 
     def remove(self, digest: str) -> None:
         """Route to a switch no more; one that is not there is no error. Holds for every later `pick`."""
@@ -161,3 +197,17 @@ class AutoSwitch:
             while len(self._asked) > CALLERS:
                 self._asked.popitem(last=False)
         return view
+
+    def _keep(self, fits: Mapping[str, Fit]) -> None:
+        """Write down what a start would take long for."""
+        if self._saved is None or not fits:
+            return
+        with self._lock:
+            sets = dict(self._sets)
+        if len(sets.keys() ^ self._written) > MUCH * len(sets):  # or a start reads the few others
+            self._saved.write_codes(sets)
+            self._written = set(sets)
+        for caller, fit in fits.items():
+            if self._fits_written.get(caller) is not fit:
+                self._saved.write_fit(caller, fit)
+        self._fits_written = dict(fits)

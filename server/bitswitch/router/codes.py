@@ -1,4 +1,6 @@
-"""The query vectors of one switch as the router keeps them: 8 bits a value. Knows nothing of metrics or views."""
+"""The query vectors of one switch as the router keeps them: 8 bits a value. Knows nothing of metrics or
+views.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What was fitted on a set of switches: their metric, the index of their query vectors in it, their thresholds.
+"""What was fitted on a set of switches: their metric, the index of their query vectors in it, their
+thresholds.
 
-Immutable, but for thresholds, which are worked out when a switch first wins. Knows nothing of callers or of how fits
-are kept.
+Immutable, but for thresholds, which are worked out when a switch first wins. Knows nothing of callers or
+of how fits are kept.
 """
 
 from __future__ import annotations

@@ -1,17 +1,18 @@
 """Query vectors of some switches in a FAISS index, to be searched and never changed.
 
-Knows nothing of votes, of recipes, or of why a switch is in it. Up to `FLAT` vectors are compared one by one; more
-lie in cells (FAISS's IVF), of which the nearest are looked through: as many as found .995 of the ten nearest on a
-sample of the very vectors. What is vouched for:
+Knows nothing of votes, of recipes, or of why a switch is in it. Up to `FLAT` vectors are compared one by
+one; more lie in cells (FAISS's IVF), of which the nearest are looked through: as many as found .995 of
+the ten nearest on a sample of the very vectors. What is vouched for:
 
-* Only vectors that may be seen are found, since the selector is asked inside the search. The fewer these are, the more
-  cells are looked through, so that the k nearest of few are found as well.
-* A distance depends on the two vectors alone. FAISS likes to turn searches into a matrix product,
-  x² − 2xy + y², which loses digits and depends on what shares the batch: large batches, and on several
-  cores even a single row among 10,000 vectors. Never with a selector of single vectors, though, and in no
+* Only vectors that may be seen are found, since the selector is asked inside the search. The fewer these
+  are, the more cells are looked through, so that the k nearest of few are found as well.
+* A distance depends on the two vectors alone. FAISS likes to turn searches into a matrix product, x² −
+  2xy + y², which loses digits and depends on what shares the batch: large batches, and on several cores
+  even a single row among 10,000 vectors. Never with a selector of single vectors, though, and in no
   release for a single row with one; every search here is that, so it is the plain sum of squares.
-* Ties do not depend on the order of the switches. FAISS keeps the vector stored first; here equal distances
-  are ordered by digest, also across the border of the k nearest. In cells this holds among what was looked through.
+* Ties do not depend on the order of the switches. FAISS keeps the vector stored first; here equal
+  distances are ordered by digest, also across the border of the k nearest. In cells this holds among what
+  was looked through.
 """
 
 from __future__ import annotations
@@ -124,7 +125,8 @@ class QueryIndex:
         if not self.probes:
             return _faiss.SearchParameters(sel=selector)
         share = max(int(seen.sum()), 1) / len(seen)
-        probes = min(math.ceil(self.probes / share), self.vectors.nlist)
+        wider = 2 / share if share < 1 else 1  # the nearest of few lie further, and in cells further out
+        probes = min(math.ceil(self.probes * wider), self.vectors.nlist)
         return _faiss.SearchParametersIVF(sel=selector, nprobe=probes)
 
 

@@ -62,8 +62,9 @@ class Metric:
         apart = (apart * (tasks - 1) + BETWEEN * sphere * 2) / (tasks + 1)
         whiten = np.linalg.inv(np.linalg.cholesky(within))
         gains, turn = np.linalg.eigh(whiten @ (between + ROOM * apart * np.eye(dim)) @ whiten.T)
-        axes = (whiten.T @ turn)[:, ::-1]
-        return cls(axes, gains[::-1], origin @ axes, tasks, freedom)
+        # In an order of their own in memory, or products with saved ones would have other last digits.
+        axes = np.ascontiguousarray((whiten.T @ turn)[:, ::-1])
+        return cls(axes, np.ascontiguousarray(gains[::-1]), origin @ axes, tasks, freedom)
 
     def place(self, vectors: NDArray[np.floating], axes: int | None = None) -> Floats:
         """Coordinates of vectors (rows, dim) along the first ``axes``, or (None) all: (rows, axes).

@@ -1,9 +1,9 @@
 """What a metric has to know of many query sets, as sums that a set can join and leave.
 
-The sums are of integers and exact: a set that left leaves no trace, not in the last digit, and neither their order
-nor the number of threads matters. So a metric from sums kept over a thousand comings and goings is the one of a
-fresh start, and sums may be taken over from those of other switches without telling anything of these.
-Knows nothing of covariances, switches or views.
+The sums are of integers and exact: a set that left leaves no trace, not in the last digit, and neither
+their order nor the number of threads matters. So a metric from sums kept over a thousand comings and
+goings is the one of a fresh start, and sums may be taken over from those of other switches without
+telling anything of these. Knows nothing of covariances, switches or views.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Moments:
 
     @classmethod
     def of(cls, sets: Iterable[NDArray[np.floating]]) -> Moments:
-        """Of some sets, each (queries, dim), values up to `LARGEST`; at least one set. Each is let go at once."""
+        """Of some sets, each (queries, dim), values up to `LARGEST`; at least one. Each is let go at once."""
         sets = iter(sets)
         first = next(sets)
         return cls.none(first.shape[1]).plus(_chain(first, sets))

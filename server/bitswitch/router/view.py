@@ -1,8 +1,9 @@
 """The switches one caller may see, as the router compares them: a fit, and what came or went since.
 
-Where nothing did, the view is the fit of exactly these switches. Otherwise it stands in for that: what went is masked
-inside the search and has no vote; what came is searched beside it, vector by vector, in the same metric. The metric
-alone still knows what went and not yet what came. Immutable; knows nothing of callers.
+Where nothing did, the view is the fit of exactly these switches. Otherwise it stands in for that: what
+went is masked inside the search and has no vote; what came is searched beside it, vector by vector, in
+the same metric. The metric alone still knows what went and not yet what came. Immutable; knows nothing of
+callers.
 """
 
 from __future__ import annotations

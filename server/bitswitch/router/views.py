@@ -1,11 +1,14 @@
 """Which view answers whom, and the fits that follow what comes and goes, in a thread of their own.
 
-* Few switches are fitted whenever they change, by whoever asks first: it takes no longer than a pass or two.
-* Of many, whoever asks goes on with the view that they have, in which what came is searched and what went is masked,
-  and a fit of what they see now is begun beside. Once it is done their routes are those of a fresh start.
+* Few switches are fitted whenever they change, by whoever asks first: it takes no longer than a pass or
+  two.
+* Of many, whoever asks goes on with the view that they have, in which what came is searched and what went
+  is masked, and a fit of what they see now is begun beside. Once it is done their routes are those of a
+  fresh start.
 * Who has no view yet, or one in which less than half of what they see was fitted, waits for a fit.
 
-A fit made for one caller is another's only where both see exactly the same. Knows nothing of inputs and of k.
+A fit made for one caller is another's only where both see exactly the same. Knows nothing of inputs and
+of k.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 import faiss
@@ -32,7 +35,7 @@ CALLERS = 16
 VECTORS = 4_000_000
 """In all kept fits, about 100 bytes each; beyond it callers' views go, down to one."""
 PACE = 9.0
-"""A fit is begun so many times its own duration after the last, unless much changed: a tenth of a core at most."""
+"""A fit is begun so many times its duration after the last, unless much changed: a tenth of a core."""
 MUCH = 0.05
 """Share of the switches that came or went by which a fit does not wait."""
 
@@ -45,11 +48,20 @@ class Views:
     Args:
         quantile: see `votes.conformal_quantile`.
         at_once: see `AT_ONCE`.
+        keep: called in the thread with the callers' fits once there are new ones of more vectors than that.
     """
 
-    def __init__(self, quantile: float, *, at_once: int = AT_ONCE) -> None:
+    def __init__(
+        self,
+        quantile: float,
+        *,
+        at_once: int = AT_ONCE,
+        keep: Callable[[Mapping[str, Fit]], None] = lambda _: None,
+    ) -> None:
         self._quantile = quantile
         self._at_once = at_once
+        self._save = keep
+        self._unsaved = False
         self._changed = threading.Condition()
         self._kept: OrderedDict[str, View] = OrderedDict()
         self._gates: dict[frozenset[str], threading.Lock] = {}
@@ -79,8 +91,19 @@ class Views:
             if self._kept.get(caller) is last:  # or a fit made beside has come first
                 self._keep(caller, view)
             if view.changes:
-                self._want(caller, sets)
+                self._wanted[caller] = sets
+                self._wake()
+            else:
+                self._wanted.pop(caller, None)
         return view
+
+    def resume(self, fits: Iterable[tuple[str, Fit]]) -> None:
+        """Begin with fits that were made earlier; each stands in for its caller's."""
+        with self._changed:
+            for caller, fit in fits:
+                self._keep(caller, View(fit, fit.sets))
+                self._unsaved = True  # what else is to be kept may be gone
+                self._wake()
 
     def forget(self, digest: str) -> None:
         """Let go of small fits that a switch is in; of a large one it is gone with the next fit."""
@@ -94,7 +117,7 @@ class Views:
         with self._changed:
             self._hurry = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._closed or not (self._wanted or self._busy))
+            self._changed.wait_for(lambda: self._closed or not (self._wanted or self._unsaved or self._busy))
             self._hurry = False
 
     def close(self) -> None:
@@ -125,16 +148,22 @@ class Views:
         with gate:
             view = self._exact(sets)
             if view is None:
-                view = View(Fit.of(sets, self._quantile, self._nearest(sets, near)), sets)
-                give_back()
+                view = View(self._made(sets, near), sets)
         with self._changed:
             self._gates.pop(key, None)
         return view
 
-    def _nearest(self, sets: Mapping[str, Codes], near: View | None) -> Fit | None:
-        """The kept fit that has most in common; sums are exact, so it does not matter whose."""
+    def _made(self, sets: Mapping[str, Codes], near: View | None = None) -> Fit:
+        """A fit, from the sums of the kept one that has most in common: whose it is does not matter."""
         fits = [view.fit for view in (*self.kept().values(), *([near] if near else []))]
-        return min(fits, key=lambda fit: len(sets.keys() ^ fit.sets.keys()), default=None)
+        nearest = min(fits, key=lambda fit: len(sets.keys() ^ fit.sets.keys()), default=None)
+        fit = Fit.of(sets, self._quantile, nearest)
+        give_back()
+        if len(fit.index) > self._at_once:
+            with self._changed:
+                self._unsaved = True
+                self._wake()
+        return fit
 
     def _keep(self, caller: str, view: View) -> None:
         self._kept[caller] = view
@@ -146,48 +175,52 @@ class Views:
         fits = {id(view.fit): len(view.fit.index) for view in self._kept.values()}
         return sum(fits.values())
 
-    def _want(self, caller: str, sets: Mapping[str, Codes]) -> None:
-        self._wanted[caller] = sets
+    def _wake(self) -> None:
         if self._thread is None and not self._closed:
             self._thread = threading.Thread(target=self._follow, name="router-fit", daemon=True)
             self._thread.start()
         self._changed.notify_all()
 
     def _follow(self) -> None:
-        """The thread: one fit after the other, each of what its caller saw last."""
+        """The thread: one fit after the other, each of what its caller saw last, and then they are kept."""
         faiss.omp_set_num_threads(1)  # of this thread's searches and trainings alone
         with suppress(AttributeError, OSError):  # a thread's own, on Linux: requests come first
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
-        ended, took = 0.0, 0.0
+        due = 0.0
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._wanted or self._closed)
-                due = ended + PACE * took
-                while not (self._closed or self._hurry or self._much()) and time.monotonic() < due:
-                    self._changed.wait(due - time.monotonic())
+                self._busy = False
+                self._changed.notify_all()
+                while not (self._closed or self._unsaved or (self._wanted and self._may_begin(due))):
+                    self._changed.wait(max(due - time.monotonic(), 0) if self._wanted else None)
                 if self._closed:
                     return
-                caller, sets = self._wanted.popitem(last=False)
                 self._busy = True
+                saving, self._unsaved = self._unsaved, False
+                caller, sets = ("", None) if saving else self._wanted.popitem(last=False)
             began = time.monotonic()
             try:
-                self._refit(caller, sets)
-            except Exception:
-                _log.exception("the switches could not be fitted; the view from before is used on")
-            finally:
-                ended = time.monotonic()
-                took = ended - began
-                with self._changed:
-                    self._busy = False
-                    self._changed.notify_all()
+                if sets is None:
+                    fits = {caller: view.fit for caller, view in self.kept().items()}
+                    self._save(
+                        {caller: fit for caller, fit in fits.items() if len(fit.index) > self._at_once}
+                    )
+                else:
+                    self._refit(caller, sets)
+                    due = time.monotonic() + PACE * (time.monotonic() - began)
+            except Exception:  # noqa: BLE001 - whatever it is, requests are answered by what there is
+                _log.exception(
+                    "the router could not %s; it goes on with what it has", "save" if saving else "fit"
+                )
 
-    def _much(self) -> bool:
+    def _may_begin(self, due: float) -> bool:
+        if self._hurry or time.monotonic() >= due:
+            return True
         views = (self._kept.get(caller) for caller in self._wanted)
         return any(view is not None and view.changes > MUCH * len(view.sets) for view in views)
 
     def _refit(self, caller: str, sets: Mapping[str, Codes]) -> None:
-        view = self._exact(sets) or View(Fit.of(sets, self._quantile, self._nearest(sets, None)), sets)
-        give_back()
+        view = self._exact(sets) or View(self._made(sets), sets)
         with self._changed:
             if caller in self._kept:  # or it has not asked for long
                 self._keep(caller, view)

@@ -75,3 +75,34 @@ def test_near_vectors_far_from_the_origin_keep_their_digits(monkeypatch: pytest.
     vectors[:, 0] += np.arange(40, dtype=np.float32) * np.float32(0.5)
     hits = QueryIndex.of({"a": vectors}).nearest(vectors[0], 40)
     assert [hit.distance for hit in hits] == [0.5 * i for i in range(40)]
+
+
+def many(count: int, size: int = 50) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(2)
+    return {
+        f"{number:04}": (rng.standard_normal(6) * 3 + rng.standard_normal((size, 6))).astype(np.float32)
+        for number in range(count)
+    }
+
+
+def test_cells_find_nearly_all_that_comparing_one_by_one_finds():
+    blocks = many(100)
+    cells, flat = QueryIndex.of(blocks, flat=10), QueryIndex.of(blocks)
+    assert (cells.probes > 0, flat.probes) == (True, 0)
+    rows = np.concatenate([*blocks.values()])[::25] + np.float32(0.01)
+    found = [{*cells.nearest(row, 10)} & {*flat.nearest(row, 10)} for row in rows]
+    assert sum(map(len, found)) >= 0.98 * 10 * len(rows)
+
+
+@pytest.mark.parametrize("flat", [10, 10**6])
+@pytest.mark.parametrize("seen", [1, 3, 60, 100])
+def test_only_what_may_be_seen_is_found_however_little_it_is(flat: int, seen: int):
+    blocks = many(100)
+    index = QueryIndex.of(blocks, flat=flat)
+    visible = set(sorted(blocks)[::-1][:seen])
+    among, own = index.only(visible), QueryIndex.of({digest: blocks[digest] for digest in sorted(visible)})
+    rows = np.concatenate([*blocks.values()])[::50]
+    hits = [(index.nearest(row, 10, among), own.nearest(row, 10)) for row in rows]
+    assert all({hit.digest for hit in found} <= visible for found, _ in hits)
+    assert sum(len({*found} & {*true}) for found, true in hits) >= 0.98 * 10 * len(rows)
+    assert not index.nearest(rows[0], 3, index.only(()))
