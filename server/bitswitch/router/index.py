@@ -151,4 +151,4 @@ def _probes(vectors: Any, rows: Vectors) -> int:  # noqa: ANN401
         if (found[:, 1:] <= true[:, np.newaxis]).mean() >= RECALL:
             break
         probes *= 2
-    return min(probes, vectors.nlist)
+    return min(probes, int(vectors.nlist))

@@ -191,12 +191,11 @@ def _fit(about: Mapping[str, Any], files: Mapping[str, Path], sets: Mapping[str,
             raise _StaleError(f"{digest} is not here any more")
     with np.load(files["sums.npz"]) as arrays:
         sums = Moments(about["tasks"], about["vectors"], *(arrays[n] for n in ("total", "outer", "scatter")))
-        fitted = Metric(
-            *(arrays[n] for n in ("axes", "gains", "origin")), tasks=sums.tasks, freedom=about["freedom"]
-        )
+        axes, gains, origin = (arrays[name] for name in ("axes", "gains", "origin"))
+    fitted = Metric(axes, gains, origin, tasks=sums.tasks, freedom=about["freedom"])
     vectors = _faiss.read_index(str(files["index.faiss"]), _faiss.IO_FLAG_MMAP_IFC)
-    axes = about["vote_axes"]
-    if (vectors.ntotal, vectors.d) != (sum(sizes), axes):
+    if (vectors.ntotal, vectors.d) != (sum(sizes), about["vote_axes"]):
         raise _StaleError("the index has other vectors than its manifest")
     found = QueryIndex(digests, sizes, vectors, about["probes"])
-    return Fit({digest: sets[digest] for digest in digests}, sums, fitted, found, axes, about["quantile"])
+    fitted_on = {digest: sets[digest] for digest in digests}
+    return Fit(fitted_on, sums, fitted, found, about["vote_axes"], about["quantile"])

@@ -42,7 +42,7 @@ class View:
         self.changes = len(came) + len(fit.sets) - self.shared
         """How many switches came or went since the fit; 0 where the view is exact."""
         placed = before.placed if before is not None and before.fit is fit else {}
-        self.placed = {
+        self.placed: dict[str, NDArray[np.float32]] = {
             digest: placed[digest] if digest in placed else in_axes(fit.metric, sets[digest], fit.vote_axes)
             for digest in came
         }

@@ -102,8 +102,6 @@ class Views:
         with self._changed:
             for caller, fit in fits:
                 self._keep(caller, View(fit, fit.sets))
-                self._unsaved = True  # what else is to be kept may be gone
-                self._wake()
 
     def forget(self, digest: str) -> None:
         """Let go of small fits that a switch is in; of a large one it is gone with the next fit."""
@@ -159,13 +157,13 @@ class Views:
         nearest = min(fits, key=lambda fit: len(sets.keys() ^ fit.sets.keys()), default=None)
         fit = Fit.of(sets, self._quantile, nearest)
         give_back()
-        if len(fit.index) > self._at_once:
-            with self._changed:
-                self._unsaved = True
-                self._wake()
         return fit
 
     def _keep(self, caller: str, view: View) -> None:
+        before = self._kept.get(caller)
+        if (before is None or before.fit is not view.fit) and len(view.fit.index) > self._at_once:
+            self._unsaved = True
+            self._wake()
         self._kept[caller] = view
         self._kept.move_to_end(caller)
         while len(self._kept) > 1 and (len(self._kept) > CALLERS or self._size() > VECTORS):
