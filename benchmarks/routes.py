@@ -1,7 +1,8 @@
-"""What routing costs as switches become many: fits, updates, searches, memory, starts; and bare search at 1 M × 384.
+"""What routing costs as switches become many: fits, updates, searches, memory, starts; and bare search at 1
+M × 384.
 
-The tasks are made (`benchmarks.tasks`): what is measured is time, memory and which neighbours are found, not whether
-a route is right.
+The tasks are made (`benchmarks.tasks`): what is measured is time, memory and which neighbours are found,
+not whether a route is right.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import gc
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import faiss
 import numpy as np
 
+from benchmarks.nearest import measure, times
 from benchmarks.report import Bar, Report, Table
-from benchmarks.setting import Setting, percentile
+from benchmarks.setting import Setting
 from benchmarks.tasks import Tasks, Vectors
 from bitswitch.memory import give_back
 from bitswitch.router.auto import AutoSwitch
@@ -27,17 +29,14 @@ from bitswitch.router.view import View
 from bitswitch_store.switch import QuerySet
 
 _Result = TypeVar("_Result")
-_faiss: Any = faiss
 RECIPE = "made"
 QUERIES = 100
 INPUTS = 400
 _CONDITIONS = (
-    f"Made tasks of {QUERIES} query vectors of {{dim}} values, drawn from the means and covariances of {{real}} real"
-    " query sets; inputs are further draws of the same tasks. One core, one input at a time, processor time where it"
-    " says CPU. The machine was shared with other work: medians."
+    f"Made tasks of {QUERIES} query vectors of {{dim}} values, drawn from the means and covariances of"
+    " {real} real query sets; inputs are further draws of the same tasks. One core, one input at a time,"
+    " processor time where it says CPU. The machine was shared with other work: medians."
 )
-RAW = "PCA256,IVF2048,PQ128x4fs"
-PROBES, CANDIDATES = 256, 240
 
 
 def run(setting: Setting) -> Report:
@@ -57,7 +56,7 @@ def run(setting: Setting) -> Report:
             Bar(f"search as served, {name}: p50, ms", largest.search[0], 2),
             Bar(f"search as served, {name}: recall@10", largest.recall, 0.99, at_most=False),
         ]
-        _raw(tasks, sizes[-1], report, quick=setting.quick)
+        measure(tasks, sizes[-1] * QUERIES, report, quick=setting.quick)
         return report
     finally:
         faiss.omp_set_num_threads(before)
@@ -73,34 +72,36 @@ class _Size:
 
     def __init__(self, tasks: Tasks, count: int, folder: Path) -> None:
         self.count = count
-        drawn = tasks.draw(count + 1, QUERIES + 1)
         sets: dict[str, Codes] = {}
         inputs = []
-        for number, vectors in enumerate(drawn):
+        for number, vectors in enumerate(tasks.draw(count + 1, QUERIES + 1)):
             sets[f"{number:05}"] = Codes.of(vectors[1:])
             inputs.append(vectors[0])
-        (last, added) = sets.popitem()
+        more = dict([sets.popitem()])
         inputs = inputs[:: max(count // INPUTS, 1)][:INPUTS]
+        self._measure(sets, more, inputs)
+        self._start(sets, folder, inputs[0])
+
+    def _measure(self, sets: Mapping[str, Codes], more: Mapping[str, Codes], inputs: list[Vectors]) -> None:
+        """Of fits, updates and searches; what it makes is gone before the starts."""
         self.fit_seconds, fit = _cpu(lambda: Fit.of(sets, 0.9))
-        self.sum_seconds, _ = _cpu(lambda: fit.moments.plus([added.vectors()]))
-        self.refit_seconds, _ = _cpu(lambda: Fit.of({**sets, last: added}, 0.9, fit))
-        self.follow_seconds, after = _cpu(lambda: View(fit, {**sets, last: added}))
+        self.sum_seconds, _ = _cpu(lambda: fit.moments.plus(one.vectors() for one in more.values()))
+        self.refit_seconds, _ = _cpu(lambda: Fit.of({**sets, **more}, 0.9, fit))
+        self.follow_seconds, after = _cpu(lambda: View(fit, {**sets, **more}))
         self.axes, self.probes = fit.vote_axes, fit.index.probes
         view = View(fit, sets)
-        self.route = _times(lambda row: view.route(row, 10), inputs)
-        self.between = _times(lambda row: after.route(row, 10), inputs)
+        self.route = times(lambda row: view.route(row, 10), inputs)
+        self.between = times(lambda row: after.route(row, 10), inputs)
         places = [fit.metric.place(row[np.newaxis])[0, : self.axes] for row in inputs]
-        self.search = _times(lambda place: fit.index.nearest(place, 10), places)
+        self.search = times(lambda place: fit.index.nearest(place, 10), places)
         flat = QueryIndex.of(
             {digest: fit.metric.place(codes.vectors(), self.axes) for digest, codes in sets.items()},
             flat=2**62,
         )
-        self.flat = _times(lambda place: flat.nearest(place, 10), places[:100])
+        self.flat = times(lambda place: flat.nearest(place, 10), places[:100])
         true = [flat.nearest(place, 10) for place in places]
         hits = [fit.index.nearest(place, 10) for place in places]
         self.recall = sum(len({*a} & {*b}) for a, b in zip(true, hits, strict=True)) / sum(map(len, true))
-        del fit, view, after, flat, true, hits
-        self._start(sets, folder, inputs[0])
 
     def _start(self, sets: Mapping[str, Codes], folder: Path, row: Vectors) -> None:
         """A router that is told everything, and one that kept it; the first route is part of the start."""
@@ -120,9 +121,9 @@ class _Size:
 
         def saved() -> AutoSwitch:
             auto = AutoSwitch(recipe=RECIPE, folder=folder)
-            for digest in queries:
+            for digest, one in queries.items():
                 if not auto.recall(digest):
-                    auto.add(digest, queries[digest])
+                    auto.add(digest, one)
             auto.resume()
             return route(auto)
 
@@ -151,7 +152,10 @@ def _fits(sizes: list[_Size]) -> Table:
         for one in sizes
     ]
     columns = ("switches", "fit, s CPU", "one more in the sums, ms", "one more in sight, ms", "refit, s CPU")
-    note = "In sight: a view with one switch more than was fitted, which is what a request waits for. The refit runs beside."
+    note = (
+        "In sight: a view with one switch more than was fitted, which is what a request waits for. The refit"
+        " runs beside."
+    )
     return Table("A switch comes", columns, rows, note)
 
 
@@ -178,7 +182,10 @@ def _searches(sizes: list[_Size]) -> Table:
         "route p50",
         "standing in",
     )
-    note = "Milliseconds. Recall is of the ten nearest that comparing one by one finds. Standing in: with one switch more."
+    note = (
+        "Milliseconds. Recall is of the ten nearest that comparing one by one finds. Standing in: a route"
+        " with one switch more."
+    )
     return Table("A search, a route", columns, rows, note)
 
 
@@ -194,70 +201,16 @@ def _starts(sizes: list[_Size]) -> Table:
     ]
     columns = ("switches", "told all, s", "kept, s", "told all, MB", "kept, MB", "on disk, MB")
     note = (
-        "Until the first route is there, files of the store not counted (told all, each is opened besides). MB are"
-        " anonymous memory: what is mapped can be dropped and read again."
+        "Until the first route is there, files of the store not counted (told all, each is opened besides)."
+        " MB are anonymous memory: what is mapped can be dropped and read again."
     )
     return Table("A start", columns, rows, note)
-
-
-def _raw(tasks: Tasks, count: int, report: Report, *, quick: bool) -> None:
-    """The bar's search: vectors as they are, no metric, approximate candidates compared anew with the vectors."""
-    rows = np.empty((count * QUERIES, tasks.dim), np.float32)
-    for number, vectors in enumerate(tasks.draw(count, QUERIES, seed=1)):
-        rows[number * QUERIES : (number + 1) * QUERIES] = vectors
-    chosen = np.random.default_rng(2).choice(len(rows), INPUTS, replace=False)
-    inputs = rows[chosen].copy()
-    rows = np.delete(rows, chosen, axis=0)
-    _, true = _faiss.knn(inputs, rows, 10)
-    flat = _faiss.IndexFlatL2(rows.shape[1])
-    flat.add(rows)
-    began = time.process_time()
-    coarse = _faiss.index_factory(rows.shape[1], "IVF16,Flat" if quick else RAW)
-    coarse.train(rows[:: max(len(rows) // 110_000, 1)])
-    coarse.add(rows)
-    built = time.process_time() - began
-    refined = _faiss.IndexRefine(coarse, flat)
-    cells = _faiss.SearchParametersIVF(nprobe=16 if quick else PROBES)
-    base = cells if quick else _faiss.SearchParametersPreTransform(index_params=cells)
-    how = _faiss.IndexRefineSearchParameters(k_factor=CANDIDATES, base_index_params=base)
-    hits = [refined.search(row[np.newaxis], 10, params=how)[1][0] for row in inputs]
-    recall = float(np.mean([len({*a} & {*b}) for a, b in zip(hits, true, strict=True)])) / 10
-    taken = _times(lambda row: refined.search(row[np.newaxis], 10, params=how), inputs)
-    alone = _times(lambda row: flat.search(row[np.newaxis], 10), inputs[:30])
-    shown = [
-        ("one by one", f"{alone[0]:.2f}", f"{alone[1]:.2f}", "1", "–"),
-        (f"{RAW}, refined", f"{taken[0]:.2f}", f"{taken[1]:.2f}", f"{recall:.4f}", f"{built:.0f}"),
-    ]
-    columns = ("index", "p50, ms", "p95, ms", "recall@10", "built, s CPU")
-    note = (
-        f"Not what the router does: it searches in its metric. {PROBES} cells, {10 * CANDIDATES} candidates, compared anew"
-        " with the float32 vectors."
-    )
-    report.tables.append(
-        Table(f"{len(rows)} vectors as they are, {rows.shape[1]} values", columns, shown, note)
-    )
-    report.bars += [
-        Bar(f"search, {rows.shape[1]} values: p50, ms", taken[0], 2),
-        Bar(f"search, {rows.shape[1]} values: recall@10", recall, 0.99, at_most=False),
-    ]
 
 
 def _cpu(work: Callable[[], _Result]) -> tuple[float, _Result]:
     began = time.process_time()
     result = work()
     return time.process_time() - began, result
-
-
-def _times(work: Callable[[Any], object], inputs: Any) -> tuple[float, float]:
-    """Median and 95th percentile, ms; the second time each input comes."""
-    for one in inputs:
-        work(one)
-    taken = []
-    for one in inputs:
-        began = time.perf_counter()
-        work(one)
-        taken.append(1e3 * (time.perf_counter() - began))
-    return percentile(taken, 0.5), percentile(taken, 0.95)
 
 
 def _anonymous() -> int:

@@ -1,8 +1,9 @@
 """Any number of tasks that lie as real ones do: drawn from the query sets of real switches.
 
-A task's mean is drawn around the mean of the real ones' means, with the covariance between these and a tenth of its
-mean variance in every direction; its vectors around that, with the covariance within the real tasks, shrunk by .2;
-all are of length 1. So it has the real ones' spectrum and not their shapes. Knows nothing of what is measured.
+A task's mean is drawn around the mean of the real ones' means, with the covariance between these and a
+tenth of its mean variance in every direction; its vectors around that, with the covariance within the
+real tasks, shrunk by .2; all are of length 1. So it has the real ones' spectrum and not their shapes.
+Knows nothing of what is measured.
 """
 
 from __future__ import annotations
