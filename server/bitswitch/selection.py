@@ -168,9 +168,8 @@ class Routable:
         self._store = store
         self._base = base
         self._lock = threading.Lock()
-        self._known: OrderedDict[str, tuple[tuple[int, int], Mapping[str, Part], frozenset[str]]] = (
-            OrderedDict()
-        )
+        self._known: OrderedDict[str, tuple[tuple[int, int], tuple[Mapping[str, Part], frozenset[str]]]]
+        self._known = OrderedDict()
 
     def of(self, tenant: str) -> tuple[Mapping[str, Part], frozenset[str]]:
         """The parts by digest, and the digests; the very same objects while nothing changes."""
@@ -179,13 +178,13 @@ class Routable:
             known = self._known.get(tenant)
         if known is None or known[0] != now:
             named = routable(self._store, tenant, base=self._base)
-            known = (now, named, frozenset(named))
+            known = (now, (named, frozenset(named)))
         with self._lock:
             self._known[tenant] = known
             self._known.move_to_end(tenant)
             while len(self._known) > TENANTS:
                 self._known.popitem(last=False)
-        return known[1:]
+        return known[1]
 
 
 def choice_of(route: Route, named: Mapping[str, Part]) -> Choice:

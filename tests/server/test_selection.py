@@ -137,8 +137,7 @@ def test_what_auto_may_choose_from_is_asked_again_once_anything_changed(store, b
     assert asked.count(("default",)) == 1
     changes = (
         lambda: store.share("acme", "lent", Sharing(public=False)),
-        lambda: store.delete("default", "b"),
-        lambda: store.share("acme", "lent", Sharing(public=True)),
+        lambda: store.share("acme", "lent", Sharing(tenants=("default",))),
     )
     for change in changes:
         change()
