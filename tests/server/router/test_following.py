@@ -164,3 +164,17 @@ def test_few_switches_are_exact_at_once(closing):
     auto.pick(INPUTS, "abc")
     auto.add("d", CLOUDS["d"])
     assert auto.pick(INPUTS, "abcd") == router("abcd").pick(INPUTS, "abcd")
+
+
+@pytest.mark.parametrize("at_once", [0, 10**6])
+def test_other_vectors_under_the_same_digest_are_others(closing, at_once: int):
+    auto = closing(router("abcdef", at_once=at_once))
+    auto.pick(INPUTS, "abcdef")
+    auto.remove("a")
+    auto.add("a", CLOUDS["j"])
+    own = CLOUDS["j"].features.astype(np.float32)
+    assert voted(auto.pick(own, "abcdef")) == {"a"}
+    auto.settle()
+    fresh = router("bcdef", at_once=10**6)
+    fresh.add("a", CLOUDS["j"])
+    assert auto.pick(INPUTS, "abcdef") == fresh.pick(INPUTS, "abcdef")
