@@ -98,9 +98,8 @@ class House:
             queue_seconds=settings.max_queue_seconds,
             verify_every=settings.verify_every,
         )
-        router = AutoSwitch(
-            recipe=recipe(base), dim=dim(base), k=settings.router_k, folder=settings.store / "routes"
-        )
+        folder = settings.store / "routes" / base.identity.digest.rpartition(":")[2][:16]
+        router = AutoSwitch(recipe=recipe(base), dim=dim(base), k=settings.router_k, folder=folder)
         metrics = Metrics()
         metrics.observe_engine(engine.state)
         default = Limits(**{name: getattr(settings, f"limit_{name}") for name in limit_table.NAMES})
