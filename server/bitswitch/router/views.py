@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -182,8 +183,9 @@ class Views:
     def _follow(self) -> None:
         """The thread: one fit after the other, each of what its caller saw last, and then they are kept."""
         faiss.omp_set_num_threads(1)  # of this thread's searches and trainings alone
-        with suppress(AttributeError, OSError):  # a thread's own, on Linux: requests come first
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        if sys.platform == "linux":  # where a thread has a priority of its own: requests come first
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
         due = 0.0
         while True:
             with self._changed:
