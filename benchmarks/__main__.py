@@ -27,6 +27,7 @@ SUBJECTS = (
     "bare",
     "fairness",
     "stored",
+    "routes",
     "overload",
     "soak",
     "contract",

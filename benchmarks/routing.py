@@ -87,7 +87,7 @@ def auroc(inside: Sequence[float], outside: Sequence[float]) -> float:
 
 def right_task(queries: Mapping[str, Vectors], tests: Mapping[str, Vectors]) -> None:
     """Share of requests whose votes are for their own task, in the metric and in the features as they are."""
-    auto, plain = router(queries), QueryIndex(queries)
+    auto, plain = router(queries), QueryIndex.of(queries)
     auto.pick(next(iter(tests.values()))[:1], queries)
     print("| task | features as they are | metric | abstained | most mistaken for | ms a request |")
     print("|---|---|---|---|---|---|")

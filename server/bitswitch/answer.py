@@ -29,7 +29,7 @@ from bitswitch.errors import (
 )
 from bitswitch.model_ref import AUTO, ModelRef, parse
 from bitswitch.router.auto import AutoSwitch
-from bitswitch.selection import Choice, Selection, check_heads, choice_of, routable, select
+from bitswitch.selection import Choice, Routable, Selection, check_heads, choice_of, select
 from bitswitch.tenants.limits import Permit
 from bitswitch_store.store import CorruptBlob, NotStored, Store
 from bitswitch_store.switch import SwitchError
@@ -114,6 +114,7 @@ class Answers:
         self._engine = engine
         self._router = router
         self._store = store
+        self._routable = Routable(store, base=base.identity.digest)
         self._bounds = Bounds(max_inputs, max_text_chars)
         self._timeout = timeout
         self._max_mixes = max_mixes
@@ -225,8 +226,9 @@ class Answers:
         return Routed(tuple(choices), sum(row.length for row in rows), timing), rows
 
     def _pick(self, tenant: str, features: NDArray[np.float32]) -> list[Choice]:
-        named = routable(self._store, tenant, base=self._base.identity.digest)
-        return [choice_of(route, named) for route in self._router.pick(features, named.keys())]
+        named, visible = self._routable.of(tenant)
+        routes = self._router.pick(features, visible, caller=tenant)
+        return [choice_of(route, named) for route in routes]
 
     async def _compute(
         self, asked: Asked, rows: Sequence[Row], targets: Sequence[_Target], *, want: Want

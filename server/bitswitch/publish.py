@@ -40,12 +40,13 @@ class Publisher:
 
         Returns how many switches it can choose from then.
 
-        Reads nothing but the query sets, so that a thousand stored switches cost little. One that cannot be
-        read is logged and left out: it shall not keep the others from being served.
+        Reads nothing but the query sets, and of these only what the router did not keep, so that ten thousand
+        stored switches cost little. One that cannot be read is logged and left out: it shall not keep the
+        others from being served.
         """
         with self._turn:
             for entry in self._store.everything():
-                if entry.digest in self._router:
+                if entry.digest in self._router or self._router.recall(entry.digest):
                     continue
                 try:
                     queries = self._store.queries(entry.digest)
@@ -55,6 +56,7 @@ class Publisher:
                     _log.error(
                         "%s/%s@%d is not routed to: %s", entry.tenant, entry.name, entry.version, error
                     )
+            self._router.resume()
             return len(self._router)
 
     def publish(

@@ -1,11 +1,13 @@
 """What a `model` means to one tenant at this moment: a mix of stored switches, in names and in digests.
 
-Asks the store each time and remembers nothing: a switch published or deleted a moment ago counts.
+A switch published or deleted a moment ago counts: the store is asked each time, or whether it has changed.
 Knows nothing of the engine or of the router.
 """
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,7 +16,11 @@ import numpy as np
 from bitswitch.core import Mix, Route
 from bitswitch.errors import ModelNotFoundError, NotAClassifierError, RouteAbstainedError
 from bitswitch.model_ref import BASE, ModelRef, Term
+from bitswitch_store.queries import revision
 from bitswitch_store.store import Entry, Store
+
+TENANTS = 16
+"""Whose routable switches are remembered: those who asked last."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +154,39 @@ def routable(store: Store, tenant: str, *, base: str) -> dict[str, Part]:
     for entry in sorted(entries, key=lambda entry: (entry.tenant != tenant, entry.tenant, entry.name)):
         named.setdefault(entry.digest, part_of(entry, tenant))
     return named
+
+
+class Routable:
+    """What `routable` says, asked anew once anything was written to the catalog; safe from any thread.
+
+    With ten thousand switches in sight, asking takes longer than the request; whether anything was written is
+    one row of an index. So what was shared or taken back a moment ago counts here as well.
+
+    Args:
+        base: digest of the base.
+    """
+
+    def __init__(self, store: Store, *, base: str) -> None:
+        self._store = store
+        self._base = base
+        self._lock = threading.Lock()
+        self._known: OrderedDict[str, tuple[tuple[int, int], tuple[Mapping[str, Part], frozenset[str]]]]
+        self._known = OrderedDict()
+
+    def of(self, tenant: str) -> tuple[Mapping[str, Part], frozenset[str]]:
+        """The parts by digest, and the digests; the very same objects while nothing changes."""
+        now = revision(self._store.database)  # first: what is written meanwhile is asked for once more
+        with self._lock:
+            known = self._known.get(tenant)
+        if known is None or known[0] != now:
+            named = routable(self._store, tenant, base=self._base)
+            known = (now, (named, frozenset(named)))
+        with self._lock:
+            self._known[tenant] = known
+            self._known.move_to_end(tenant)
+            while len(self._known) > TENANTS:
+                self._known.popitem(last=False)
+        return known[1]
 
 
 def choice_of(route: Route, named: Mapping[str, Part]) -> Choice:

@@ -9,10 +9,11 @@ import re
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, exists, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, select
 
+from bitswitch_store.database import Database
 from bitswitch_store.entry import NAME, Entry, Sharing
-from bitswitch_store.tables import aliases, names, shares, switches
+from bitswitch_store.tables import aliases, audit, names, shares, switches
 
 VERSION = re.compile(r"[1-9][0-9]{0,8}")
 """A selector that is a version's number; any other is an alias."""
@@ -40,6 +41,18 @@ def seen_by(tenant: str | None) -> tuple[ColumnElement[bool], ...]:
 def of_base(digest: str | None) -> tuple[ColumnElement[bool], ...]:
     """What is of the base with this digest; everything if None."""
     return () if digest is None else (switches.c.base_digest == digest,)
+
+
+def revision(database: Database) -> tuple[int, int]:
+    """Other numbers after every change of what anybody sees: the audit's last row, the number of versions.
+
+    The second for what is restored from an archive, of which the audit knows nothing. Cheap.
+    """
+    last_row = select(func.max(audit.c.id)).scalar_subquery()
+    rows = select(last_row, select(func.count()).select_from(switches).scalar_subquery())
+    with database.reading() as connection:
+        last, versions = connection.execute(rows).one()
+    return last or 0, versions
 
 
 def sharing(connection: Connection, tenant: str, name: str) -> Sharing | None:

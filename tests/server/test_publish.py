@@ -12,6 +12,8 @@ import pytest
 
 from bitswitch.core import Mix
 from bitswitch.errors import InvalidSwitchError
+from bitswitch.publish import Publisher
+from bitswitch.router import AutoSwitch
 from bitswitch_store import file
 from bitswitch_store.store import Conflict, CorruptBlob, InvalidName, NotStored
 from bitswitch_store.switch import BaseIdentity, QuerySet, SwitchError
@@ -122,6 +124,37 @@ def test_a_server_that_starts_again_routes_to_what_is_stored(
     assert "polarity@1 is not routed to" in caplog.text
     assert again.publisher.resume() == 1
     again.store.close()
+
+
+def test_a_start_opens_no_file_whose_query_set_the_router_kept(
+    parts, switch_files, tmp_path, monkeypatch: pytest.MonkeyPatch
+):
+    def started():
+        router = AutoSwitch(recipe=parts.router.recipe, k=5, at_once=0, folder=tmp_path / "routes")
+        publisher = Publisher(store=parts.store, engine=parts.engine, router=router)
+        return router, publisher, publisher.resume()
+
+    for name in ("topic", "polarity"):
+        publish(parts, switch_files[name].read_bytes(), name)
+    digests = [entry.digest for entry in parts.store.list("default")]
+    inputs = parts.store.queries(digests[0]).features.astype(np.float32)
+    router, _, count = started()
+    assert count == 2
+    routes = router.pick(inputs, digests, caller="default")
+    router.settle()
+    router.close()
+    monkeypatch.setattr(parts.store, "queries", lambda digest: pytest.fail(f"{digest} was opened"))
+    router, publisher, count = started()
+    assert count == 2
+    assert router.pick(inputs, digests, caller="default") == routes
+    publisher.withdraw("default", "polarity", None, force=False)
+    router.close()
+    router, _, count = started()  # what the files still hold of it counts for nothing
+    assert count == 1
+    (left,) = {entry.digest for entry in parts.store.list("default")}
+    near = router.pick(inputs, digests, caller="default")
+    assert {one.digest for route in near for one in route.neighbours} == {left}
+    router.close()
 
 
 def test_withdrawing_frees_the_engine_s_memory(house, switch_files):

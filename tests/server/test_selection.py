@@ -9,7 +9,7 @@ import pytest
 from bitswitch.core import Mix, Neighbour, Route
 from bitswitch.errors import ModelNotFoundError
 from bitswitch.model_ref import Term, parse
-from bitswitch.selection import choice_of, find, latest, routable, select
+from bitswitch.selection import Routable, choice_of, find, latest, routable, select
 from bitswitch_store import file
 from bitswitch_store.store import Sharing, Store
 from bitswitch_store.switch import BaseIdentity
@@ -125,6 +125,26 @@ def test_auto_chooses_among_the_latest_versions_under_the_tenant_s_own_names(sto
     assert sorted(part.ref for part in routable(store, "acme", base=base).values()) == ["a@2", "hidden@1"]
     assert sorted(part.ref for part in routable(store, "third", base=base).values()) == ["acme/a@2"]
     assert [entry.version for entry in latest(store.visible("default", base=base))] == [2, 1, 2, 1]
+
+
+def test_what_auto_may_choose_from_is_asked_again_once_anything_changed(store, base, monkeypatch):
+    remembered, asked = Routable(store, base=base), []
+    real = store.visible
+    monkeypatch.setattr(store, "visible", lambda *args, **values: asked.append(args) or real(*args, **values))
+    before = remembered.of("default")
+    assert all(again is first for again, first in zip(remembered.of("default"), before, strict=True))
+    assert remembered.of("acme")[1] == frozenset(routable(store, "acme", base=base))
+    assert asked.count(("default",)) == 1
+    changes = (
+        lambda: store.share("acme", "lent", Sharing(public=False)),
+        lambda: store.share("acme", "lent", Sharing(tenants=("default",))),
+    )
+    for change in changes:
+        change()
+        named, digests = remembered.of("default")
+        assert named == routable(store, "default", base=base)
+        assert digests == frozenset(named) != before[1]
+        before = (named, digests)
 
 
 def test_a_route_is_told_in_names_heaviest_first(store, base):

@@ -98,8 +98,13 @@ class House:
             queue_seconds=settings.max_queue_seconds,
             verify_every=settings.verify_every,
         )
+        folder = settings.store / "routes" / base.identity.digest.rpartition(":")[2][:16]
         router = AutoSwitch(
-            recipe=recipe(base), dim=dim(base), k=settings.router_k, mode=settings.router_mode
+            recipe=recipe(base),
+            dim=dim(base),
+            k=settings.router_k,
+            mode=settings.router_mode,
+            folder=folder,
         )
         metrics = Metrics()
         metrics.observe_engine(engine.state)
@@ -201,6 +206,7 @@ class House:
         self.collector.stop()
         self.engine.stop(STOP_SECONDS)
         self.rounds.stop()
+        self.router.close()
         self.store.close()
 
 

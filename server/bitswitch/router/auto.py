@@ -9,26 +9,28 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitswitch.core import Route, RouteMode
 from bitswitch.errors import InvalidSwitchError
-from bitswitch.memory import give_back
-from bitswitch.router.view import NOTHING, Codes, View
+from bitswitch.router.codes import Codes
+from bitswitch.router.fit import Fit
+from bitswitch.router.moments import LARGEST
+from bitswitch.router.saved import Saved
+from bitswitch.router.view import NOTHING, View
+from bitswitch.router.views import AT_ONCE, CALLERS, MUCH, Views
 from bitswitch_store.switch import QuerySet
-
-VIEWS = 16
-"""Sets of visible switches whose view is kept; the one used longest ago goes first."""
 
 
 class AutoSwitch:
     """Routes inputs to mixes of the switches whose query sets it holds; safe from any thread.
 
-    The first `pick` among a set of switches fits its view: 0.06 s of one core for eleven of 100 queries
-    of 384 values, 0.73 s for 300. Others are routed by theirs meanwhile. Call it off the event loop.
+    A caller's first `pick` waits for a fit of what they see; how later ones follow what comes and goes says
+    `views`. Call it off the event loop.
 
     Args:
         recipe: which features the inputs come as; only query sets of the same recipe are taken.
@@ -37,6 +39,8 @@ class AutoSwitch:
         mode: whether the votes mix switches, or the one with the most of them answers alone.
         quantile: the share of a task's own inputs that shall not be abstained from; see
             `votes.conformal_quantile`. A higher one answers more foreign inputs.
+        at_once: how many query vectors in sight are fitted anew whenever a switch comes or goes.
+        folder: where what is more is kept for the next start; None keeps nothing.
 
     Raises:
         ValueError: ``k`` or ``quantile`` out of range.
@@ -50,6 +54,8 @@ class AutoSwitch:
         k: int = 10,
         mode: RouteMode = RouteMode.MIX,
         quantile: float = 0.9,
+        at_once: int = AT_ONCE,
+        folder: Path | None = None,
     ) -> None:
         if k < 1:
             raise ValueError(f"k is {k}; at least 1 neighbour has to vote")
@@ -61,9 +67,14 @@ class AutoSwitch:
         self.quantile = quantile
         self._dim = dim
         self._lock = threading.Lock()
-        self._fitting = threading.Lock()  # one at a time, or those who wait would all fit the same
         self._sets: dict[str, Codes] = {}
-        self._views: OrderedDict[frozenset[str], View] = OrderedDict()
+        self._change = 0
+        self._saved = Saved(folder, recipe=recipe, quantile=quantile) if folder else None
+        self._recalled: dict[str, Codes] | None = None
+        self._written: set[str] = set()
+        self._fits_written: dict[str, Fit] = {}
+        self._views = Views(quantile, at_once=at_once, keep=self._keep)
+        self._asked: OrderedDict[tuple[str, frozenset[str]], tuple[tuple[int, int], View]] = OrderedDict()
 
     def __contains__(self, digest: object) -> bool:
         return digest in self._sets
@@ -83,7 +94,11 @@ class AutoSwitch:
                 f" this router compares {self.recipe!r}, make the switch again with those"
             )
         width = queries.features.shape[1]
-        codes = Codes(queries.features)
+        if np.abs(queries.features).max() > LARGEST:
+            raise InvalidSwitchError(
+                f"a value of the query set is larger than {LARGEST:g}; features by {self.recipe!r} are not"
+            )
+        codes = Codes.of(queries.features)
         with self._lock:
             if self._dim not in (None, width):
                 raise InvalidSwitchError(
@@ -91,16 +106,56 @@ class AutoSwitch:
                     f" this router compares vectors of {self._dim}"
                 )
             self._dim = width
+            if digest not in self._sets:
+                self._sets[digest] = codes
+                self._change += 1
+
+    def recall(self, digest: str) -> bool:
+        """Let a switch be routed to whose query set was kept at an earlier start; whether it was."""
+        if self._recalled is None:
+            self._recalled = self._saved.codes() if self._saved else {}
+            self._written = set(self._recalled)
+        codes = self._recalled.get(digest)
+        with self._lock:
+            if codes is None or self._dim not in (None, codes.codes.shape[1]):
+                return False
+            self._dim = codes.codes.shape[1]
             self._sets.setdefault(digest, codes)
+            self._change += 1
+        return True
+
+    def resume(self) -> None:
+        """Take up the fits that were kept, once every switch that is stored was recalled or added.
+
+        They stand in like any other; what was deleted since is not in sight and has no vote.
+        """
+        if self._saved:
+            known = {**(self._recalled or {}), **self._sets}
+            fits = [*self._saved.fits(known)]
+            self._fits_written = dict(fits)
+            self._views.resume(fits)
+        self._recalled = {}
 
     def remove(self, digest: str) -> None:
         """Route to a switch no more; one that is not there is no error. Holds for every later `pick`."""
         with self._lock:
-            if self._sets.pop(digest, None) is not None:
-                for key in [key for key in self._views if digest in key]:
-                    del self._views[key]
+            if self._sets.pop(digest, None) is None:
+                return
+            self._change += 1
+            self._asked.clear()
+        self._views.forget(digest)
 
-    def pick(self, features: NDArray[np.float32], visible: Collection[str]) -> list[Route]:
+    def settle(self) -> None:
+        """Wait until every caller's routes are those of a fresh start."""
+        self._views.settle()
+
+    def close(self) -> None:
+        """End the thread that fits; what is there routes on."""
+        self._views.close()
+
+    def pick(
+        self, features: NDArray[np.float32], visible: Collection[str], *, caller: str = ""
+    ) -> list[Route]:
         """One route per input, of no other input's making.
 
         An input is abstained from when it is stranger to the switch with the most votes than that one's
@@ -110,7 +165,10 @@ class AutoSwitch:
         Args:
             features: float32 (inputs, dim), by the router's recipe.
             visible: digests of the switches that may be chosen; the others neither win, nor shift a vote,
-                nor have a part in the metric. Those without a query set here are skipped.
+                nor have a part in the metric. Those without a query set here are skipped. A frozenset that
+                is asked for again and again costs least.
+            caller: who may see them. Where many come or go, the metric of what they saw before serves until
+                the next one is fitted; nobody else's does.
 
         Raises:
             ValueError: the features have another shape.
@@ -120,36 +178,39 @@ class AutoSwitch:
             raise ValueError(f"features are {features.shape}; (inputs, {dim or 'dim'}) is compared")
         if not len(features):
             return []
-        view = self._view(visible)
+        view = self._view(visible, caller)
         return [NOTHING if view is None else view.route(row, self.k, self.mode) for row in features]
 
-    def _view(self, visible: Collection[str]) -> View | None:
-        """The view of those of ``visible`` that are here now; None if there are none."""
-        key, view = self._kept(visible)
-        if view is not None or not key:
-            return view
-        with self._fitting:
-            key, view = self._kept(visible)
-            if view is not None or not key:
-                return view
-            with self._lock:
-                sets = {digest: self._sets[digest] for digest in key if digest in self._sets}
-            if not sets:
-                return None
-            view = View.of(sets, self.quantile)
-            give_back()
-            with self._lock:
-                # A switch may have gone meanwhile: then this view is for this once.
-                if all(self._sets.get(digest) is codes for digest, codes in sets.items()):
-                    self._views[frozenset(sets)] = view
-                while len(self._views) > VIEWS:
-                    self._views.popitem(last=False)
-            return view
-
-    def _kept(self, visible: Collection[str]) -> tuple[frozenset[str], View | None]:
+    def _view(self, visible: Collection[str], caller: str) -> View | None:
+        """A view of those of ``visible`` that are here now; None if there are none."""
+        asked = (caller, visible if isinstance(visible, frozenset) else frozenset(visible))
         with self._lock:
-            key = frozenset(digest for digest in visible if digest in self._sets)
-            view = self._views.get(key)
-            if view is not None:
-                self._views.move_to_end(key)
-            return key, view
+            state = (self._change, self._views.turn)
+            before, view = self._asked.get(asked, (None, None))
+            if view is not None and before == state:
+                self._asked.move_to_end(asked)
+                return view
+            sets = {digest: self._sets[digest] for digest in asked[1] if digest in self._sets}
+        if not sets:
+            return None
+        view = self._views.of(caller, sets)
+        with self._lock:
+            if self._change == state[0]:  # or a switch may have gone meanwhile: this view is for this once
+                self._asked[asked] = (state, view)
+            while len(self._asked) > CALLERS:
+                self._asked.popitem(last=False)
+        return view
+
+    def _keep(self, fits: Mapping[str, Fit]) -> None:
+        """Write down what a start would take long for."""
+        if self._saved is None or not fits:
+            return
+        with self._lock:
+            sets = dict(self._sets)
+        if len(sets.keys() ^ self._written) > MUCH * len(sets):  # or a start reads the few others
+            self._saved.write_codes(sets)
+            self._written = set(sets)
+        for caller, fit in fits.items():
+            if self._fits_written.get(caller) is not fit:
+                self._saved.write_fit(caller, fit)
+        self._fits_written = dict(fits)

@@ -10,11 +10,12 @@ Knows nothing of switches, votes or FAISS.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bitswitch.router.moments import STEP, Moments
 
 SHRINKAGE = 0.2
 """Share of the sphere in the covariance within tasks."""
@@ -46,39 +47,31 @@ class Metric:
     freedom: int
 
     @classmethod
-    def fit(cls, sets: Iterable[NDArray[np.floating]]) -> Metric:
-        """From the query sets of some tasks, each (queries, dim); at least one.
-
-        Each is looked at once and let go. The order of the sets moves the last digits: give them in an order
-        of their own.
-        """
-        centres: list[Floats] = []
-        scatter, vectors = np.zeros(()), 0
-        for one in sets:
-            centres.append(one.mean(axis=0, dtype=np.float64))
-            residual = one - centres[-1]
-            scatter = scatter + residual.T @ residual
-            vectors += len(one)
-        means = np.stack(centres)
-        tasks, dim = means.shape
-        freedom = max(vectors - tasks, 1)
-        within = scatter / freedom
-        origin = means.mean(axis=0)
-        spread = means - origin
-        between = spread.T @ spread / max(tasks - 1, 1)
+    def fit(cls, moments: Moments) -> Metric:
+        """From the sums over the query sets of some tasks; at least one."""
+        tasks, dim = moments.tasks, len(moments.total)
+        freedom = max(moments.vectors - tasks, 1)
+        within = moments.scatter * (STEP**2 / freedom)
+        origin = moments.total * (STEP / tasks)
+        between = (moments.outer * STEP**2 - tasks * np.outer(origin, origin)) / max(tasks - 1, 1)
         # Vectors that are all equal have no scale of their own; any one does then.
-        sphere = float(np.trace(within)) / dim or float(np.trace(between)) / dim or 1.0
+        apart = float(np.trace(between)) / dim
+        sphere = float(np.trace(within)) / dim or (apart if apart * dim > STEP**2 / 8 else 1.0)
         within = (1 - SHRINKAGE) * within + SHRINKAGE * sphere * np.eye(dim)
         # The means of few tasks say little of how far tasks lie apart: as if two more had been seen.
-        apart = (np.trace(between) / dim * (tasks - 1) + BETWEEN * sphere * 2) / (tasks + 1)
+        apart = (apart * (tasks - 1) + BETWEEN * sphere * 2) / (tasks + 1)
         whiten = np.linalg.inv(np.linalg.cholesky(within))
         gains, turn = np.linalg.eigh(whiten @ (between + ROOM * apart * np.eye(dim)) @ whiten.T)
-        axes = (whiten.T @ turn)[:, ::-1]
-        return cls(axes, gains[::-1], origin @ axes, tasks, freedom)
+        # In an order of their own in memory, or products with saved ones would have other last digits.
+        axes = np.ascontiguousarray((whiten.T @ turn)[:, ::-1])
+        return cls(axes, np.ascontiguousarray(gains[::-1]), origin @ axes, tasks, freedom)
 
-    def place(self, vectors: NDArray[np.floating]) -> Floats:
-        """Coordinates of vectors (rows, dim): (rows, dim). The last digits may depend on how many rows."""
-        return np.asarray(vectors.astype(np.float64) @ self.axes)
+    def place(self, vectors: NDArray[np.floating], axes: int | None = None) -> Floats:
+        """Coordinates of vectors (rows, dim) along the first ``axes``, or (None) all: (rows, axes).
+
+        The last digits may depend on how many rows and axes.
+        """
+        return np.asarray(vectors.astype(np.float64) @ self.axes[:, :axes])
 
     def strangeness(self, places: Floats, centre: Floats) -> Floats:
         """How much likelier inputs are foreign than of the task around ``centre``.

@@ -1,15 +1,15 @@
-"""The switches one caller may see, as the router compares them: their own metric, index and thresholds.
+"""The switches one caller may see, as the router compares them: a fit, and what came or went since.
 
-A view is fitted on the query sets in it and on nothing else, so that what a caller may not see has no way
-into a route. Immutable; knows nothing of callers or of how views are kept.
+Where nothing did, the view is the fit of exactly these switches. Otherwise it stands in for that: what
+went is masked inside the search and has no vote; what came is searched beside it, vector by vector, in
+the same metric. The metric alone still knows what went and not yet what came. Immutable; knows nothing of
+callers.
 """
 
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,84 +17,51 @@ from numpy.typing import NDArray
 
 from bitswitch.core import Mix, Neighbour, Route, RouteMode
 from bitswitch.router import votes
-from bitswitch.router.index import QueryIndex
-from bitswitch.router.metric import Floats, Metric
-
-VOTE_AXES = 24
-"""Axes in which the nearest are searched, at most: one fewer than tasks is all there is to tell them by."""
+from bitswitch.router.codes import Codes
+from bitswitch.router.fit import Fit, differing, in_axes
+from bitswitch.router.index import Hit, QueryIndex
 
 NOTHING = Route(Mix.of(), head=None, abstained=True, distance=math.inf, threshold=0.0)
 """The route of an input that nothing can be compared with."""
 
 
-class Codes:
-    """The query vectors of one switch in 8 bits a value, each to its own largest value.
-
-    A step is 1/127 of that; a router keeps those of every switch, in a quarter of the memory of float32.
+class View:
+    """Some switches in the metric of a fit.
 
     Args:
-        vectors: (queries, dim), finite.
+        fit: of these switches or of others; how many it shares with them is `shared`.
+        sets: by digest, the switches in sight, and no others; at least one.
+        before: an earlier view in the same fit, from which vectors that were placed are taken over.
     """
 
-    def __init__(self, vectors: NDArray[np.floating[Any]]) -> None:
-        rows = vectors.astype(np.float32)
-        self._steps = np.abs(rows).max(axis=1, keepdims=True) / np.float32(127)
-        self._codes = np.rint(rows / np.where(self._steps > 0, self._steps, 1)).astype(np.int8)
-
-    def vectors(self) -> NDArray[np.float32]:
-        """What they stand for: float32 (queries, dim)."""
-        vectors: NDArray[np.float32] = self._codes * self._steps
-        return vectors
-
-
-@dataclass(frozen=True, eq=False)
-class View:
-    """See the module; build one with `of`.
-
-    Attributes:
-        centres: by digest, the mean of a switch's query vectors in the metric.
-        thresholds: by digest, the strangeness above which an input is no longer of the switch's task.
-    """
-
-    metric: Metric
-    index: QueryIndex
-    vote_axes: int
-    centres: Mapping[str, Floats]
-    thresholds: Mapping[str, float]
-
-    @classmethod
-    def of(cls, sets: Mapping[str, Codes], quantile: float) -> View:
-        """Fit one.
-
-        Args:
-            sets: by digest; at least one.
-            quantile: see `votes.conformal_quantile`.
-        """
-        digests = sorted(sets)
-        metric = Metric.fit(sets[digest].vectors() for digest in digests)
-        axes = min(max(len(digests) - 1, 1), VOTE_AXES, len(metric.gains))
-        blocks, centres, found = {}, {}, {}
-        for digest in digests:
-            places = metric.place(sets[digest].vectors())
-            blocks[digest], centres[digest] = places[:, :axes].astype(np.float32), places.mean(axis=0)
-            if len(places) > 1:
-                strange = metric.strangeness_within(places).tolist()
-                found[digest] = votes.conformal_quantile(strange, quantile)
-        # A set of a single query has no distribution: it borrows the median of those that have one.
-        borrowed = statistics.median(found.values()) if found else math.inf
-        thresholds = {digest: found.get(digest, borrowed) for digest in digests}
-        return cls(metric, QueryIndex(blocks), axes, centres, thresholds)
+    def __init__(self, fit: Fit, sets: Mapping[str, Codes], before: View | None = None) -> None:
+        self.fit = fit
+        self.sets = sets
+        came = differing(sets, fit.sets)
+        self.shared = len(sets) - len(came)
+        self.changes = len(came) + len(fit.sets) - self.shared
+        """How many switches came or went since the fit; 0 where the view is exact."""
+        placed = before.placed if before is not None and before.fit is fit else {}
+        self.placed: dict[str, NDArray[np.float32]] = {
+            digest: placed[digest] if digest in placed else in_axes(fit.metric, sets[digest], fit.vote_axes)
+            for digest in came
+        }
+        self._tail = QueryIndex.of(self.placed, flat=_ANY) if came else None
+        seen = sets.keys() - set(came)
+        self._among: Any = fit.index.only(seen) if len(seen) < len(fit.sets) else None
 
     def route(self, row: NDArray[np.float32], k: int, mode: RouteMode) -> Route:
         """The route of one input, float32 (dim,), by the votes of its k nearest query vectors."""
         if not np.isfinite(row).all():
             return NOTHING
-        place = self.metric.place(row[np.newaxis])
-        hits = self.index.nearest(place[0, : self.vote_axes], k)
+        place = self.fit.metric.place(row[np.newaxis])
+        hits = self._nearest(place[0, : self.fit.vote_axes], k)
+        if not hits:  # so large that no distance is finite
+            return NOTHING
         neighbours: tuple[Neighbour, ...] = votes.count(hits)
         winner = neighbours[0].digest
-        strange = float(self.metric.strangeness(place, self.centres[winner])[0])
-        threshold = self.thresholds[winner]
+        centre, threshold = self.fit.own(winner, self.sets[winner])
+        strange = float(self.fit.metric.strangeness(place, centre)[0])
         abstained = strange > threshold
         chosen = (
             ((one.digest, one.share) for one in neighbours) if mode is RouteMode.MIX else ((winner, 1.0),)
@@ -102,3 +69,13 @@ class View:
         mix = Mix.of(() if abstained else chosen)
         head = None if abstained else winner
         return Route(mix, head, abstained, strange, threshold, neighbours)
+
+    def _nearest(self, place: NDArray[np.float64], k: int) -> list[Hit]:
+        hits = self.fit.index.nearest(place, k, self._among) if self.shared else []
+        if self._tail is not None:
+            hits = sorted(hits + self._tail.nearest(place, k))[:k]
+        return hits
+
+
+_ANY = 2**62
+"""A tail is searched vector by vector however long it is: it is there to be gone soon."""
