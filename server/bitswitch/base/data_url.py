@@ -97,9 +97,7 @@ def _check_kind(data: bytes, index: int) -> None:
     other = next((name for start, name in _OTHERS.items() if data.startswith(start)), None)
     if other is None:
         raise _fault(index, "is no image" if data else "is empty")
-    raise UnsupportedMediaTypeError(
-        f"Input {index} is {other}; an image is {FORM}.", param=f"input.{index}"
-    )
+    raise UnsupportedMediaTypeError(f"Input {index} is {other}; an image is {FORM}.", param=f"input.{index}")
 
 
 def _fault(index: int, what: str) -> InvalidRequestError:

@@ -1,4 +1,4 @@
-"""From images to pixel rows and from rows to a batch. Knows the base's image processor; nothing of weights."""
+"""From images to rows of pixels and from rows to a batch. Knows image processors; nothing of weights."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class ImageEncoder:
         """How many tokens these will have."""
         return len(inputs) * self.patches
 
-    def __call__(self, inputs: Inputs, *, want: Want) -> tuple[Row, ...]:  # noqa: ARG002 - all are read alike
+    def __call__(self, inputs: Inputs, *, want: Want) -> tuple[Row, ...]:
         """Decode. All headers are read before any pixel is.
 
         Raises:
@@ -137,7 +137,7 @@ def _patches(model: PreTrainedModel, pixels: torch.Tensor) -> int:
     if len(output.hidden_states) - 1 == layers and len(shapes) == 1:
         (shape,) = shapes
         if len(shape) == 3 and shape[-1] == width:
-            return shape[1]
+            return int(shape[1])
     raise BaseError(
         f"{name} is no vision transformer such as ViT, DeiT, BEiT or DINOv2, with as many tokens of one width"
         " after each layer; others cannot be a base yet"

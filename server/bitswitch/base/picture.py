@@ -73,8 +73,8 @@ def open_picture(data: bytes, index: int, *, most_pixels: int) -> Picture:
     except Exception as error:
         raise _damaged(index, error) from error
     _check_size(*image.size, index, most_pixels)
-    # A photograph of two frames is one with a preview or a depth map; its first is the photograph.
-    if frames > 1 and image.format in READ and image.format != "JPEG":
+    # What a telephone's JPEG holds beside its photograph: a preview, a depth map.
+    if frames > 1 and image.format != "MPO":
         raise InvalidRequestError(
             f"Input {index} is an animation of {frames} frames; send one frame as an image of its own.",
             param=f"input.{index}",

@@ -75,7 +75,7 @@ class TextEncoder:
             chain = [normalizers.Lowercase(), *([own] if own is not None else [])]
             self._embed.normalizer = normalizers.Sequence(chain)
 
-    def check(self, inputs: Inputs, *, want: Want) -> None:  # noqa: ARG002 - texts can be wanted anything of
+    def check(self, inputs: Inputs, *, want: Want) -> None:
         """Whether these are texts, and none too long, at the price of looking at their lengths.
 
         Raises:

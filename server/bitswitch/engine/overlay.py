@@ -84,7 +84,7 @@ class Overlay:
         Raises:
             _UnfitError: the answers differ, or a layer was never asked.
         """
-        rows, parts = trial.rows(self._base), trial.parts(self._base, arena)
+        rows, parts = self._base.encoder.samples(), trial.parts(self._base, arena)
         hidden, running = self._run(rows, parts)
         unused = [name for name, layer in self._layers.items() if layer not in running.called]
         if unused:
