@@ -1,8 +1,8 @@
 """A small ViT trained on several image tasks at once, and a fine-tune of it for each of them.
 
 A task is ``<name>.npz``: ``x_train``, ``y_train``, ``x_test``, ``y_test``, ``classes``; images uint8 (rows,
-height, width) or (rows, height, width, 3). The base learns every second training row of all tasks in one label
-space; a fine-tune starts from it with a new head and all rows of its task. Both are ordinary Hugging Face
+height, width) or (rows, height, width, 3). The base learns every second training row of all tasks in one
+label space; a fine-tune starts from it with a new head and all rows of its task. Both are ordinary Hugging Face
 folders, made by nothing but transformers: bitswitch is not imported here.
 
     python benchmarks/vision_train.py --data DATA_DIR --out CHECKPOINTS cifar10 fashion_mnist gtsrb mnist
@@ -103,6 +103,7 @@ def train(
     images: torch.Tensor,
     labels: torch.Tensor,
     mirrored: torch.Tensor,
+    *,
     recipe: Recipe,
     title: str,
 ) -> None:
@@ -166,7 +167,7 @@ def make_base(tasks: list[Task], processor: ViTImageProcessor, out: Path) -> Non
         mirrored.append(torch.full((len(labels[-1]),), task.name in MIRRORED))
         first += len(task.classes)
     model = ViTForImageClassification(config)
-    train(model, torch.cat(images), torch.cat(labels), torch.cat(mirrored), BASE, "base")
+    train(model, torch.cat(images), torch.cat(labels), torch.cat(mirrored), recipe=BASE, title="base")
     facts = {"task": "base", "recipe": vars(BASE), "train_rows": sum(map(len, labels))}
     save(model, processor, out / "base", facts)
 
@@ -182,7 +183,7 @@ def make_finetune(task: Task, processor: ViTImageProcessor, out: Path) -> None:
     torch.nn.init.normal_(model.classifier.weight, std=0.02)
     torch.nn.init.zeros_(model.classifier.bias)
     mirrored = torch.full((len(task.train),), task.name in MIRRORED)
-    train(model, task.train, task.train_labels, mirrored, FINETUNE, task.name)
+    train(model, task.train, task.train_labels, mirrored, recipe=FINETUNE, title=task.name)
     facts = {
         "task": task.name,
         "accuracy": round(accuracy(model, task.test, task.test_labels), 4),

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from bitswitch.answer import Answers
-from bitswitch.core import Want
+from bitswitch.base.load import load
+from bitswitch.core import InputLimits, Want
 from bitswitch.errors import (
     DeadlineExceededError,
     InputTooLongError,

@@ -33,7 +33,8 @@ def features(base: Base, hidden: Hidden) -> torch.Tensor:
     """Mean over the tokens of one hidden state plus its last, or an image's first: float32 (rows, dim).
 
     Each is scaled to length 1 before they are added, and so is the sum. An encoder's last token is its
-    separator, which collects how a text is written, and the mean what it is about: routes get better, vectors no longer.
+    separator, which collects how a text is written, and the mean what it is about: routes get better,
+    vectors no longer.
     """
     tokens, mask = hidden.layer(layer(base)).float(), hidden.mask
     _, end = _ENDS[base.encoder.kind]

@@ -19,6 +19,7 @@ from bitswitch_store import file
 from bitswitch_store.binarize import binarize
 from bitswitch_store.checkpoint import Checkpoint
 from bitswitch_store.entry import check_name
+from bitswitch_store.likeness import PREPROCESSING
 from bitswitch_store.switch import QuerySet, Rule
 
 QUERIES = 100
@@ -74,6 +75,10 @@ def make_switch(
     figures = dict(_figure(text) for text in metric)
     texts = None if queries is None else _evenly(read_examples(queries))
     origin, tuned = Checkpoint.open(base), Checkpoint.open(finetuned)
+    if calibrate and (base / PREPROCESSING).is_file():
+        raise ValueError(
+            "--calibrate fits to texts, and this base reads images: leave it out; --budget sets the size as well"
+        )
     columns = (
         TextColumn("[progress.description]{task.description}"),
         BarColumn(),
