@@ -2,8 +2,8 @@
 
 A task is ``<name>.npz``: ``x_train``, ``y_train``, ``x_test``, ``y_test``, ``classes``; images uint8 (rows,
 height, width) or (rows, height, width, 3). The base learns every second training row of all tasks in one
-label space; a fine-tune starts from it with a new head and all rows of its task. Both are ordinary Hugging Face
-folders, made by nothing but transformers: bitswitch is not imported here.
+label space; a fine-tune starts from it with a new head and all rows of its task. Both are ordinary Hugging
+Face folders, made by nothing but transformers: bitswitch is not imported here.
 
     python benchmarks/vision_train.py --data DATA_DIR --out CHECKPOINTS cifar10 fashion_mnist gtsrb mnist
 """

@@ -37,8 +37,8 @@ def require_same_kind(base: Checkpoint, finetuned: Checkpoint) -> None:
     """Refuse a fine-tune that cannot be one of ``base``, with the first differences named.
 
     Compared are ``model_type``, every configuration key that both have and that is not `IGNORED`, the
-    preprocessing of images, and the vocabulary where both folders hold one. Truncation and padding in ``tokenizer.json`` are not:
-    transformers rewrites them at save.
+    preprocessing of images, and the vocabulary where both folders hold one. Truncation and padding in
+    ``tokenizer.json`` are not: transformers rewrites them at save.
 
     Raises:
         CheckpointError: they differ.

@@ -52,8 +52,8 @@ def make(
         typer.Option(
             exists=True,
             dir_okay=False,
-            help='About 100 example inputs, a JSON text, {"text", "text_b"?} or {"image"} per line: "auto" finds'
-            " the switch by them.",
+            help='About 100 example inputs, a JSON text, {"text", "text_b"?} or {"image"} per line:'
+            ' "auto" finds the switch by them.',
         ),
     ] = None,
     rule: Annotated[
@@ -128,7 +128,9 @@ def evaluate(
     data: Annotated[
         Path,
         typer.Option(
-            exists=True, dir_okay=False, help='Lines of {"text", "text_b"?, "label"} or {"image", "label"}.'
+            exists=True,
+            dir_okay=False,
+            help='Lines of {"text", "text_b"?, "label"} or {"image", "label"}.',
         ),
     ],
     against: Annotated[

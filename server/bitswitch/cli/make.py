@@ -77,7 +77,8 @@ def make_switch(
     origin, tuned = Checkpoint.open(base), Checkpoint.open(finetuned)
     if calibrate and (base / PREPROCESSING).is_file():
         raise ValueError(
-            "--calibrate fits to texts, and this base reads images: leave it out; --budget sets the size as well"
+            "--calibrate fits to texts, and this base reads images: leave it out;"
+            " --rule budget chooses the bits without examples"
         )
     columns = (
         TextColumn("[progress.description]{task.description}"),

@@ -21,8 +21,8 @@ class Example:
 def read_examples(path: Path, *, labelled: bool = False) -> list[Example]:
     """The lines of a file: each a JSON text, or an object with ``text``, ``text_b``? and ``label``?.
 
-    Instead of ``text`` there may be ``image``: a file's path, from the folder of the lines' file on, or a data
-    URL.
+    Instead of ``text`` there may be ``image``: a file's path, from the folder of the lines' file on, or a
+    data URL.
 
     Args:
         path: the file; empty lines are passed over.
