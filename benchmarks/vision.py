@@ -1,11 +1,11 @@
 """Image models the same way: fine-tunes of a small ViT beside their switches, and `auto` over all of them.
 
     python benchmarks/vision_train.py --data DATA_DIR --out CHECKPOINTS TASK …
-    python benchmarks/vision.py --data DATA_DIR --checkpoints CHECKPOINTS --out DIR TASK …
+    python benchmarks/vision.py --data DATA_DIR --checkpoints CHECKPOINTS --out DIR --tasks TASK …
 
-Accuracy is over all test rows, through the engine that serves; also of the bare base under a fine-tune's own
-head: what is left without a switch. A size is the whole file's. `auto` gets the test rows of all tasks, and is
-right only where task and label are. Query sets are 100 training images each, unlabelled.
+Accuracy is over all test rows, through the engine that serves; also of the bare base under a fine-tune's
+own head: what is left without a switch. A size is the whole file's. `auto` gets the test rows of all tasks,
+and is right only where task and label are. Query sets are 100 training images each, unlabelled.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import argparse
 import base64
 import io
 import json
-import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -37,14 +36,6 @@ from bitswitch.router.auto import AutoSwitch
 from bitswitch_store import file
 from bitswitch_store.switch import Head
 
-RULES: tuple[tuple[str, dict[str, float]], ...] = (
-    ("budget", {"budget": 0.03}),
-    ("budget", {"budget": 0.02}),
-    ("budget", {"budget": 0.01}),
-    ("paper", {"alpha": 0.8}),
-    ("paper", {"alpha": 0.9}),
-    ("paper", {"alpha": 0.95}),
-)
 HEAD = "| task | rule | bytes | of fp32 | individual | switch | same label | CPU s |"
 CHUNK = 64
 
@@ -191,25 +182,24 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--checkpoints", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="where the switch files are left")
-    parser.add_argument("tasks", nargs="+")
+    parser.add_argument("--budgets", type=float, nargs="*", default=[0.03, 0.02, 0.01])
+    parser.add_argument("--alphas", type=float, nargs="*", default=[0.8, 0.9, 0.95])
+    parser.add_argument("--auto", type=float, default=0.02, help="the budget of the switches that `auto` has")
+    parser.add_argument("--tasks", nargs="+", required=True)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     print(HEAD, "|" + "---|" * 8, sep="\n", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         tasks = [Task.write(options.data, name, Path(scratch)) for name in options.tasks]
-        found = {
-            (task.name, rule, next(iter(parameters.values()))): switched(options, task, rule, parameters)
-            for rule, parameters in RULES
-            for task in tasks
-        }
-        for rule, parameters in RULES:
-            value = next(iter(parameters.values()))
-            some = [found[task.name, rule, value] for task in tasks]
-            individual = np.mean([one.finetuned.accuracy if one.finetuned else math.nan for one in some])
+        rules = [("budget", "budget", value) for value in options.budgets]
+        rules += [("paper", "alpha", value) for value in options.alphas]
+        for rule, parameter, value in rules:
+            some = [switched(options, task, rule, {parameter: value}) for task in tasks]
+            individual = np.mean([one.finetuned.accuracy for one in some if one.finetuned])
             switch = np.mean([one.switch.accuracy for one in some])
-            print(f"mean, {rule} {value:g}: {switch:.4f} of {individual:.4f}")
+            print(f"mean, {rule} {value:g}: {switch:.4f} of {individual:.4f}", flush=True)
         base = load(options.checkpoints / "base")
-        files = [options.out / f"{task.name}.budget.0.02.switch.safetensors" for task in tasks]
+        files = [options.out / f"{task.name}.budget.{options.auto:g}.switch.safetensors" for task in tasks]
         for task, path in zip(tasks, files, strict=True):
             head = file.read(path).head
             assert head is not None

@@ -64,7 +64,7 @@ def _to_fp32(digest: str, weight: float) -> float:
     return rounded
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Row:
     """One input, ready for the model.
 

@@ -27,7 +27,11 @@ from tiny import IMAGE_FAMILIES, data_url, make_image_base, picture
 
 LIGHT = tuple(data_url(picture(seed)) for seed in range(6))
 DARK = tuple(data_url(picture(seed).point(lambda value: value // 4)) for seed in range(10, 16))
-TASKS = {"animal": (("cat", "dog", "owl"), LIGHT), "digit": (("0", "1"), DARK)}
+TASKS = {
+    "animal": (("cat", "dog", "owl"), LIGHT),
+    "digit": (("0", "1"), DARK),
+    "other": (("yes", "no"), None),
+}
 LIMITS = InputLimits(image_bytes=8192, image_pixels=4096, request_pixels=6000)
 
 
@@ -190,20 +194,6 @@ def test_the_inference_protocol_says_that_it_reads_images(http):
     assert next(one for one in outputs if one["name"] == "label")["data"] == expected
     wrong = http.post("/v2/models/animal/infer", json={"inputs": [{**tensor, "name": "text"}]})
     assert (wrong.status_code, "reads 'image'" in wrong.json()["error"]) == (400, True)
-
-
-def test_a_server_of_texts_refuses_an_image(tiny_base, tmp_path):
-    house = House.build(tiny_base, tmp_path)
-    house.engine.start()
-    with serving(house.app()) as address, httpx.Client(base_url=address) as http:
-        response = http.post("/v1/route", json={"input": ["a text", LIGHT[0]]})
-        tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "data": ["who"]}
-        protocol = http.post("/v2/models/auto/infer", json={"inputs": [tensor]})
-    house.engine.stop(10)
-    house.store.close()
-    assert (response.status_code, response.json()["error"]["param"]) == (400, "input.1")
-    assert "Input 1 is an image; this server's base reads texts" in response.json()["error"]["message"]
-    assert (protocol.status_code, "reads 'text'" in protocol.json()["error"]) == (400, True)
 
 
 def test_the_client_sends_bytes_and_files(http, tmp_path):

@@ -86,7 +86,8 @@ def content(text: str, index: int, *, most: int) -> bytes:
     try:
         data = base64.b64decode(packed, validate=True)
     except ValueError as error:
-        raise _fault(index, f"is not valid base64 ({str(error).rstrip('.').lower()})") from error
+        what = "is no image" if payload is text else "is not valid base64 after 'base64,'"
+        raise _fault(index, what) from error
     _check_kind(data, index)
     return data
 
