@@ -10,7 +10,7 @@ import asyncio
 import math
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,7 +25,7 @@ from bitswitch.api.app import create_app
 from bitswitch.base.features import features, recipe
 from bitswitch.base.load import load
 from bitswitch.base.model import Base
-from bitswitch.core import Want
+from bitswitch.core import InputLimits, Want
 from bitswitch.engine.engine import Engine
 from bitswitch.observe.metrics import Metrics
 from bitswitch.publish import Publisher
@@ -58,7 +58,9 @@ FILMS = (
     "brilliant film loved it",
 )
 FAR = "who who who who who who who who who who who who who who who who"
-TASKS = {
+Tasks = Mapping[str, tuple[tuple[str, ...], tuple[str, ...] | None]]
+"""By name: labels, and the inputs of the query set."""
+TASKS: Tasks = {
     "topic": (("bank", "film", "spam"), BANKING),
     "polarity": (("bad", "good"), FILMS),
     "entail": (("yes", "perhaps", "no", "never"), None),
@@ -71,11 +73,11 @@ def query_set(base: Base, texts: tuple[str, ...]) -> QuerySet:
     return QuerySet(features(base, hidden).numpy().astype(np.float16), recipe(base))
 
 
-def make_switches(base_folder: Path, folder: Path) -> dict[str, Path]:
+def make_switches(base_folder: Path, folder: Path, tasks: Tasks = TASKS) -> dict[str, Path]:
     """A file per task, and ``bare``: a switch without a head."""
     base, checkpoint = load(base_folder), Checkpoint.open(base_folder)
     files = {}
-    for seed, (task, (labels, texts)) in enumerate(TASKS.items()):
+    for seed, (task, (labels, texts)) in enumerate(tasks.items()):
         finetune = make_finetune(folder / f"finetune-{task}", base_folder, labels, seed=seed + 1, noise=0.2)
         queries = None if texts is None else query_set(base, texts)
         switch = binarize(
@@ -113,9 +115,10 @@ class House:
         queue_limit: int = 1024,
         queue_seconds: float = math.inf,
         limits: Limits = Limits(),  # noqa: B008 - frozen
+        input_limits: InputLimits = InputLimits(),  # noqa: B008 - frozen
     ) -> House:
         """Parts that do not run yet. Until a ``gate`` is set, no switch is read: requests wait."""
-        base = load(base_folder)
+        base = load(base_folder, limits=input_limits)
         shapes = {name: tuple(one.shape) for name, one in base.parameters.items()}
         store = Store(store_root, base=base.identity, shapes=shapes)
 

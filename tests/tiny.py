@@ -6,19 +6,27 @@ fine-tune of it is the same weights plus seeded noise, and a classification head
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForImageClassification,
     AutoModelForSequenceClassification,
+    BitImageProcessor,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    ViTImageProcessor,
 )
 
+IMAGE_FAMILIES = ("vit", "deit", "beit", "dinov2")
 FAMILIES = ("bert", "roberta", "distilbert", "deberta-v2", "modernbert")
 WORDS = """
 who what when where why how is the a of in to my card was charged twice please refund free prize
@@ -93,8 +101,16 @@ def _config(family: str, **extra: object) -> object:
     )
 
 
-def _save(model: PreTrainedModel, folder: Path, max_length: int) -> Path:
+def _save(model: PreTrainedModel, folder: Path, max_length: int = 64) -> Path:
     model.save_pretrained(folder)
+    if model.main_input_name == "pixel_values":
+        square = {"height": 16, "width": 16}
+        if model.config.model_type == "dinov2":
+            processor = BitImageProcessor(size={"shortest_edge": 20}, crop_size=square)
+        else:
+            processor = ViTImageProcessor(size=square)
+        processor.save_pretrained(folder)
+        return folder
     segments = model.config.model_type not in ("roberta", "distilbert", "modernbert")
     tokenizer(max_length, segments=segments).save_pretrained(folder)
     return folder
@@ -117,6 +133,32 @@ def make_base(
     return _save(model.to(dtype), folder, max_length)
 
 
+def make_image_base(folder: Path, family: str = "vit", *, seed: int = 0, **config: object) -> Path:
+    """A base for images of 16 by 16 pixels, which it sees as four patches."""
+    torch.manual_seed(seed)
+    sizes = {**_SIZES["bert"], "image_size": 16, "patch_size": 8, **config}
+    model = AutoModel.from_config(AutoConfig.for_model(family, **sizes))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return _save(model, folder)
+
+
+def picture(seed: int = 0, size: tuple[int, int] = (24, 20), mode: str = "RGB") -> Image.Image:
+    """Coarse noise, which survives scaling, in a colour of its own."""
+    generator = np.random.default_rng(seed)
+    colour = generator.integers(0, 128, 3)
+    noise = (generator.integers(0, 128, (5, 6, 3)) + colour).astype(np.uint8)
+    return Image.fromarray(noise).resize(size, Image.Resampling.NEAREST).convert(mode)
+
+
+def data_url(image: Image.Image, kind: str = "png", **saving: object) -> str:
+    """An image as a request has it."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **saving)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
 def make_finetune(
     folder: Path,
     base: Path,
@@ -129,7 +171,9 @@ def make_finetune(
 ) -> Path:
     """A fine-tune of ``base``: a share ``touched`` of each tensor's weights moved, and a random head."""
     torch.manual_seed(seed)
-    model = AutoModelForSequenceClassification.from_pretrained(
+    images = (base / "preprocessor_config.json").exists()
+    kind = AutoModelForImageClassification if images else AutoModelForSequenceClassification
+    model = kind.from_pretrained(
         base,
         num_labels=len(labels),
         id2label=dict(enumerate(labels)),
@@ -143,6 +187,8 @@ def make_finetune(
                 parameter.add_((torch.randn(parameter.shape) * noise * mask).to(parameter.dtype))
             else:
                 parameter.copy_(torch.randn(parameter.shape) * 0.5)
+    if images:
+        return _save(model, folder)
     max_length = json.loads((base / "tokenizer_config.json").read_text())["model_max_length"]
     return _save(model, folder, max_length)
 

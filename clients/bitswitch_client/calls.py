@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 from collections.abc import Sequence
@@ -30,8 +31,12 @@ from bitswitch_client.answers import (
 )
 from bitswitch_client.call import Call
 
-Input = str | Sequence[str | tuple[str, str]]
-"""A text, or several; for tasks on two texts each is a pair of them."""
+Image = bytes | Path
+"""An image: the bytes of a PNG, JPEG or WebP file, or where it is."""
+
+Input = str | Image | Sequence[str | tuple[str, str] | Image]
+"""A text, or several; for tasks on two texts each is a pair of them. Or images, where the server's base reads
+images: as `Image`, or as the data URL or base64 of one."""
 
 _READY_STATUSES = frozenset({httpx.codes.SERVICE_UNAVAILABLE})
 
@@ -39,17 +44,32 @@ _READY_STATUSES = frozenset({httpx.codes.SERVICE_UNAVAILABLE})
 def _wire(inputs: Input) -> str | list[str | list[str]]:
     if isinstance(inputs, str):
         return inputs
-    return [one if isinstance(one, str) else list(one) for one in inputs]
+    if isinstance(inputs, bytes | Path):
+        return _data_url(inputs)
+    return [_one(given) for given in inputs]
+
+
+def _one(given: str | tuple[str, str] | Image) -> str | list[str]:
+    if isinstance(given, bytes | Path):
+        return _data_url(given)
+    return given if isinstance(given, str) else list(given)
+
+
+def _data_url(image: Image) -> str:
+    content = image.read_bytes() if isinstance(image, Path) else image
+    kind = "jpeg" if content[:2] == b"\xff\xd8" else "webp" if content[8:12] == b"WEBP" else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def classify(model: str, input: Input) -> Call[Classification]:  # noqa: A002 - the API's own word
-    """Classify texts.
+    """Classify texts; or images, if that is what the server's base reads.
 
     Args:
         model: a switch, ``name@version`` or ``name@alias``, a mix ``a*0.6+b*0.4``, or ``auto``.
 
     Raises:
         RouteAbstainedError: ``auto``, and an input is near to no task.
+        OSError: an image's file cannot be read.
     """
     body = {"model": model, "input": _wire(input)}
     return Call("POST", "/v1/classify", lambda r: reading.answer(r, reading.classified), json=body)
@@ -67,7 +87,7 @@ def embed(model: str, input: Input, *, dimensions: int | None = None) -> Call[Em
 
 
 def route(input: Input) -> Call[Routing]:  # noqa: A002
-    """What ``auto`` would choose for each text, without running the task."""
+    """What ``auto`` would choose for each input, without running the task."""
     body = {"model": "auto", "input": _wire(input)}
     return Call("POST", "/v1/route", lambda r: reading.answer(r, reading.route), json=body)
 

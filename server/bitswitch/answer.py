@@ -1,7 +1,7 @@
 """The life of a request, in code: resolve → route → encode → submit → answer.
 
 The one place that knows both the router and the engine. Knows nothing of HTTP. Whatever blocks
-(the store, the tokenizer, the index) runs in a thread; the event loop only waits.
+(the store, the tokenizer, the images' decoder, the index) runs in a thread; the event loop only waits.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bitswitch.asked import Asked, Bounds, Inputs
+from bitswitch.asked import Asked, Inputs, check_count
 from bitswitch.base.model import Base
 from bitswitch.core import Mix, Request, Result, Row, Timing, Want
 from bitswitch.engine.engine import Engine
@@ -92,7 +93,6 @@ class Answers:
     Args:
         max_inputs: inputs one request may hold.
         timeout: seconds after which nobody waits for an answer any more.
-        max_text_chars: characters one text may have: the tokenizer reads all of it before it cuts.
         max_mixes: different mixes that ``auto`` may choose for one request; each costs a swap.
         batch_rows: inputs handed to the engine at a time, so that others get their turn in between.
     """
@@ -106,7 +106,6 @@ class Answers:
         store: Store,
         max_inputs: int,
         timeout: float,
-        max_text_chars: int = 65_536,
         max_mixes: int = 32,
         batch_rows: int = 64,
     ) -> None:
@@ -115,10 +114,15 @@ class Answers:
         self._router = router
         self._store = store
         self._routable = Routable(store, base=base.identity.digest)
-        self._bounds = Bounds(max_inputs, max_text_chars)
+        self._max_inputs = max_inputs
         self._timeout = timeout
         self._max_mixes = max_mixes
         self._batch_rows = batch_rows
+
+    @property
+    def reads(self) -> Literal["text", "image"]:
+        """What inputs are."""
+        return self._base.encoder.kind
 
     async def classify(
         self, tenant: str, model: str, inputs: Inputs, *, request_id: str = "", permit: Permit | None = None
@@ -134,7 +138,8 @@ class Answers:
             ModelNotFoundError: it names what this tenant may not see.
             NotAClassifierError: the heaviest switch of the mix has no head, or there is none.
             RouteAbstainedError: ``auto``, and an input is far from every query set.
-            InputTooLongError: more inputs, longer texts or more mixes than one request may have.
+            InputTooLongError: more inputs, longer or larger ones, or more mixes than one request may have.
+            InvalidRequestError: an input is none that the base reads; or of its kinds.
             StoredSwitchError: a switch that is stored cannot be applied.
             OverloadedError, UnavailableError, DeadlineExceededError: the engine's.
         """
@@ -166,7 +171,8 @@ class Answers:
     async def _asked(
         self, tenant: str, model: str, inputs: Inputs, *, want: Want, request_id: str, permit: Permit | None
     ) -> AsyncIterator[Asked]:
-        self._bounds.check(inputs)
+        check_count(inputs, self._max_inputs)
+        self._base.encoder.check(inputs, want=want)
         if permit is not None:
             permit.check_inputs(len(inputs))
         guess, deadline = self._base.encoder.guess(inputs), time.monotonic() + self._timeout
@@ -200,7 +206,7 @@ class Answers:
         return Answer(model, items, sum(row.length for row in rows), before + timing)
 
     def _named(self, asked: Asked, ref: ModelRef) -> tuple[Selection, tuple[Row, ...]]:
-        """Resolve and tokenize at one go: each hand-over to a thread costs as much as a short text."""
+        """Resolve and encode at one go: each hand-over to a thread costs as much as a short text."""
         selection = select(self._store, asked.tenant, ref, base=self._base.identity.digest)
         self._check(asked, [selection], [None])
         rows = self._base.encode(asked.inputs, want=asked.want)

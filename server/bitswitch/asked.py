@@ -1,4 +1,4 @@
-"""What one request asks, and the bounds of asking. Knows no store and no router; of the engine, its door."""
+"""What one request asks. Knows no store and no router; of the engine, its door."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from bitswitch.errors import InputTooLongError, InvalidRequestError
 from bitswitch.tenants.limits import Permit
 
 Inputs = Sequence[str | tuple[str, str]]
+"""Texts and pairs of texts, or images; see `bitswitch.base.encoder`."""
 
 
 @dataclass(frozen=True)
@@ -43,36 +44,16 @@ class Asked:
             self.permit.charge([row.length for row in rows])
 
 
-@dataclass(frozen=True)
-class Bounds:
-    """How much one request may ask, whoever sends it.
+def check_count(inputs: Inputs, most: int) -> None:
+    """Whether there are inputs, and not more than ``most``.
 
-    Attributes:
-        inputs: texts or pairs of them.
-        text_chars: of one text: the tokenizer reads all of it before it cuts.
+    Raises:
+        InvalidRequestError: there is none.
+        InputTooLongError: there are more.
     """
-
-    inputs: int
-    text_chars: int
-
-    def check(self, inputs: Inputs) -> None:
-        """Whether these are not too many, and none too long.
-
-        Raises:
-            InvalidRequestError: there is none.
-            InputTooLongError: there is more than may be.
-        """
-        if not inputs:
-            raise InvalidRequestError("There is no input; send one text or a list of them.", param="input")
-        if len(inputs) > self.inputs:
-            raise InputTooLongError(
-                f"There are {len(inputs)} inputs; one request holds at most {self.inputs}.", param="input"
-            )
-        for index, one in enumerate(inputs):
-            longest = max(map(len, (one,) if isinstance(one, str) else one))
-            if longest > self.text_chars:
-                raise InputTooLongError(
-                    f"Input {index} has a text of {longest} characters;"
-                    f" one text has at most {self.text_chars}.",
-                    param=f"input.{index}",
-                )
+    if not inputs:
+        raise InvalidRequestError("There is no input; send one or a list of them.", param="input")
+    if len(inputs) > most:
+        raise InputTooLongError(
+            f"There are {len(inputs)} inputs; one request holds at most {most}.", param="input"
+        )

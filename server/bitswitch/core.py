@@ -66,15 +66,40 @@ def _to_fp32(digest: str, weight: float) -> float:
 
 @dataclass(frozen=True)
 class Row:
-    """One tokenized input, ready for the model: ``fields`` as the tokenizer names them, each (length,)."""
+    """One input, ready for the model.
 
-    fields: Mapping[str, Sequence[int]]
+    Attributes:
+        fields: of a text as the tokenizer names them, each (length,); of an image ``pixel_values``, float32
+            (channels, height, width).
+        truncated: whether the input was longer than the model reads.
+        patches: tokens that the model makes of an image; None for a text, whose ids are counted.
+    """
+
+    fields: Mapping[str, Sequence[int] | NDArray[np.float32]]
     truncated: bool = False
+    patches: int | None = None
 
     @property
     def length(self) -> int:
         """Tokens, special ones included."""
-        return len(self.fields["input_ids"])
+        return len(self.fields["input_ids"]) if self.patches is None else self.patches
+
+
+@dataclass(frozen=True)
+class InputLimits:
+    """How large one input may be, whoever sends it.
+
+    Attributes:
+        text_chars: of one text: the tokenizer reads all of it before it cuts.
+        image_bytes: of one image's file.
+        image_pixels: of one image, width times height: a small file can hold very many.
+        request_pixels: of all the images of one request.
+    """
+
+    text_chars: int = 65_536
+    image_bytes: int = 4 * 2**20
+    image_pixels: int = 2**24
+    request_pixels: int = 2**26
 
 
 class RouteMode(StrEnum):

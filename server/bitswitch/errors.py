@@ -56,6 +56,13 @@ class InputTooLongError(InvalidRequestError):
     code = "input_too_long"
 
 
+class UnsupportedMediaTypeError(InvalidRequestError):
+    """A body, or an image in it, of another kind than is read."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
 class DigestMismatchError(InvalidRequestError):
     """An upload that is not what its sender says it is."""
 

@@ -119,6 +119,13 @@ class Settings(BaseSettings):
     )
     max_inputs: int = Field(256, ge=1, description="Inputs in one request, at most.")
     max_text_chars: int = Field(65_536, ge=1, description="Characters in one text, at most.")
+    max_image_bytes: ByteSize = Field(
+        ByteSize(4 * 2**20), ge=1024, description="Size of one image's file, at most, such as 4MiB."
+    )
+    max_image_pixels: int = Field(2**24, ge=1, description="Width times height of one image, at most.")
+    max_request_pixels: int = Field(
+        2**26, ge=1, description="Width times height of all images of one request, at most."
+    )
     max_body_bytes: ByteSize = Field(
         ByteSize(8 * 2**20), ge=1024, description="Size of a JSON body, at most, such as 8MiB."
     )

@@ -26,12 +26,19 @@ IGNORED = re.compile(
 )
 
 
+PREPROCESSING = "preprocessor_config.json"
+"""What images become before a model reads them; no folder of a model of texts has it."""
+
+# Of it, what changes the pixels; the rest names classes.
+_PIXELS = re.compile(r"do_(?!convert_rgb|pad).*|image_mean|image_std|size|crop_size|resample|rescale_factor")
+
+
 def require_same_kind(base: Checkpoint, finetuned: Checkpoint) -> None:
     """Refuse a fine-tune that cannot be one of ``base``, with the first differences named.
 
-    Compared are ``model_type``, every configuration key that both have and that is not `IGNORED`, and
-    the vocabulary where both folders hold one. Truncation and padding in ``tokenizer.json`` are not:
-    transformers rewrites them at save.
+    Compared are ``model_type``, every configuration key that both have and that is not `IGNORED`, the
+    preprocessing of images, and the vocabulary where both folders hold one. Truncation and padding in
+    ``tokenizer.json`` are not: transformers rewrites them at save.
 
     Raises:
         CheckpointError: they differ.
@@ -43,6 +50,9 @@ def require_same_kind(base: Checkpoint, finetuned: Checkpoint) -> None:
     different = list(_differences(base.config, finetuned.config))
     if different:
         raise CheckpointError(f"the fine-tune's configuration is not the base's: {first(different)}")
+    different = list(_differences(_preprocessing(base.folder), _preprocessing(finetuned.folder)))
+    if different:
+        raise CheckpointError(f"the fine-tune's preprocessing is not the base's: {first(different)}")
     ours, theirs = vocabulary(base.folder), vocabulary(finetuned.folder)
     if ours is None or theirs is None or ours == theirs:
         return
@@ -68,6 +78,20 @@ def _differences(base: Mapping[str, Any], finetuned: Mapping[str, Any], path: st
             yield from _differences(ours, theirs, f"{path}{key}.")
         elif ours != theirs:
             yield f"{path}{key} is {theirs!r} instead of {ours!r}"
+
+
+def _preprocessing(folder: Path) -> dict[str, Any]:
+    """What of a folder's preprocessing changes pixels; a size that is one number is that of both sides."""
+    path = folder / PREPROCESSING
+    try:
+        config = json.loads(path.read_bytes()) if path.is_file() else {}
+        found = {key: value for key, value in config.items() if _PIXELS.fullmatch(key)}
+    except (ValueError, AttributeError, OSError) as error:
+        raise CheckpointError(f"{path} is no image processor's: {error}") from error
+    for key in ("size", "crop_size"):
+        if isinstance(found.get(key), int):
+            found[key] = {"height": found[key], "width": found[key]}
+    return found
 
 
 def vocabulary(folder: Path) -> dict[str, int] | None:

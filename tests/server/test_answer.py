@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from bitswitch.answer import Answers
-from bitswitch.core import Want
+from bitswitch.base.load import load
+from bitswitch.core import InputLimits, Want
 from bitswitch.errors import (
     DeadlineExceededError,
     InputTooLongError,
@@ -46,7 +47,7 @@ def submitted(monkeypatch):
 def limited(house, **limits):
     """Answers by the parts of a house, with limits of their own."""
     parts = {"base": house.base, "engine": house.engine, "router": house.router, "store": house.store}
-    return Answers(**parts, **{"max_inputs": 64, "timeout": 20, **limits})
+    return Answers(**{**parts, "max_inputs": 64, "timeout": 20, **limits})
 
 
 async def waiting(house, count):
@@ -110,7 +111,7 @@ def test_the_number_of_inputs_is_limited(house, count, error):
 @pytest.mark.parametrize("long", ["abcdef", ("a", "abcdef"), ("abcdef", "a")])
 def test_a_text_too_long_to_tokenize_is_refused_before_it_is(house, submitted, long):
     given = submitted(house)
-    brief = limited(house, max_text_chars=5)
+    brief = limited(house, base=load(house.base.folder, limits=InputLimits(text_chars=5)))
     asks = (
         brief.classify("default", "entail", ["abcde", long]),
         brief.embed("default", "base", ["abcde", long]),

@@ -15,8 +15,8 @@ from bitswitch.core import Want
 router = APIRouter(route_class=Guarded, tags=["inference"])
 
 
-@router.post("/classify", summary="Classify texts (vLLM's path)", operation_id="classify_vllm")
-@router.post("/v1/classify", summary="Classify texts", operation_id="classify")
+@router.post("/classify", summary="Classify texts or images (vLLM's path)", operation_id="classify_vllm")
+@router.post("/v1/classify", summary="Classify texts or images", operation_id="classify")
 async def classify(body: ClassifyRequest, request: Request, house: House, who: Who) -> ClassifyResponse:
     """Probabilities of each label, by the head of the model's heaviest switch.
 

@@ -15,19 +15,12 @@ from fastapi.routing import APIRoute
 from pydantic_core import from_json
 
 from bitswitch.api.parts import parts_of
-from bitswitch.errors import InvalidRequestError, PermissionError  # noqa: A004
+from bitswitch.errors import InvalidRequestError, PermissionError, UnsupportedMediaTypeError  # noqa: A004
 from bitswitch.tenants.caller import Role
 
 _UNCHANGING = ("GET", "HEAD", "OPTIONS")
 _AS_JSON = ("", "application/json", "application/x-www-form-urlencoded")
 """The last is what ``curl -d`` sends unless told otherwise."""
-
-
-class UnsupportedMediaTypeError(InvalidRequestError):
-    """A body of another kind than the endpoint reads."""
-
-    status = 415
-    code = "unsupported_media_type"
 
 
 class Guarded(APIRoute):

@@ -21,7 +21,10 @@ router = APIRouter(route_class=Guarded, tags=["inference"])
 
 @router.post("/v1/embeddings", summary="Embed texts")
 async def embeddings(body: EmbeddingsRequest, request: Request, house: House, who: Who) -> EmbeddingsResponse:
-    """One vector per text, by the base's own pooling. Where `auto` is near to no task, the base's vector."""
+    """One vector per text, by the base's own pooling. Where `auto` is near to no task, the base's vector.
+
+    OpenAI's shape is of texts: where the server's base reads images, this is refused.
+    """
     answer = await house.answers.embed(
         who.tenant, body.model, listed(body.input), request_id=request_id(request), permit=permit_of(request)
     )

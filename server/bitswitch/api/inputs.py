@@ -1,4 +1,4 @@
-"""The ``input`` of a request: a text, or a list of texts and of pairs of texts."""
+"""The ``input`` of a request: a text, or a list of texts and of pairs of texts; images are texts here too."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ Input = Annotated[
     str | list[str | Pair],
     BeforeValidator(_check),
     Field(
-        description="A text; or a list of texts, and of pairs of texts for tasks on two (`[[a, b], …]`).",
+        description="A text; or a list of texts, and of pairs of texts for tasks on two (`[[a, b], …]`)."
+        " Where the server's base reads images: an image or a list of them, each a data URL"
+        " (`data:image/png;base64,…`) or plain base64, of a PNG, JPEG or WebP file.",
         examples=[
             "Who wrote Hamlet?",
             ["Who wrote Hamlet?", "I was charged twice"],

@@ -14,7 +14,6 @@ from bitswitch.api.door import Guarded
 from bitswitch.api.oip_wire import (
     LABEL,
     PROBS,
-    TEXT,
     InferRequest,
     InferResponse,
     InputTensor,
@@ -65,7 +64,7 @@ def model_ready(model: Model, house: House, who: Who) -> ModelReady:
 async def version_infer(
     model: Model, version: Version, body: InferRequest, *, request: Request, house: House, who: Who
 ) -> InferResponse:
-    """Classify texts by one version of a switch."""
+    """Classify texts or images by one version of a switch."""
     return await _infer(_at(model, version), body, request, house, who.tenant, name=model)
 
 
@@ -73,7 +72,7 @@ async def version_infer(
 async def model_infer(
     model: Model, body: InferRequest, request: Request, house: House, who: Who
 ) -> InferResponse:
-    """Classify texts. `auto` works as long as it chooses one head for all of them."""
+    """Classify texts or images. `auto` works as long as it chooses one head for all of them."""
     return await _infer(model, body, request, house, who.tenant, name=model)
 
 
@@ -130,7 +129,7 @@ def _metadata(model: str, name: str, house: Parts, tenant: str) -> ModelMetadata
         name=name,
         versions=[str(part.version) for part in selection.parts],
         platform="bitswitch",
-        inputs=[TensorMetadata(name=TEXT, datatype="BYTES", shape=[-1])],
+        inputs=[TensorMetadata(name=house.answers.reads, datatype="BYTES", shape=[-1])],
         outputs=[
             TensorMetadata(name=PROBS, datatype="FP32", shape=[-1, width]),
             TensorMetadata(name=LABEL, datatype="BYTES", shape=[-1]),
@@ -142,7 +141,11 @@ async def _infer(
     model: str, body: InferRequest, request: Request, house: Parts, tenant: str, *, name: str
 ) -> InferResponse:
     answer = await house.answers.classify(
-        tenant, model, _inputs(body.inputs[0]), request_id=request_id(request), permit=permit_of(request)
+        tenant,
+        model,
+        _inputs(body.inputs[0], house.answers.reads),
+        request_id=request_id(request),
+        permit=permit_of(request),
     )
     note(request, answered(answer, Want.CLASSIFY, tenant))
     outputs = {one.name: one for one in _outputs(answer)}
@@ -156,12 +159,17 @@ async def _infer(
     )
 
 
-def _inputs(tensor: InputTensor) -> list[str | tuple[str, str]]:
-    """Texts for shape [n] or [n, 1], pairs for [n, 2].
+def _inputs(tensor: InputTensor, reads: str) -> list[str | tuple[str, str]]:
+    """Texts or images for shape [n] or [n, 1], pairs for [n, 2].
 
     Raises:
-        InvalidRequestError: the shape is another, or has no room for the data.
+        InvalidRequestError: the shape is another, or has no room for the data; or the server's base reads
+            something else.
     """
+    if tensor.name != reads:
+        raise InvalidRequestError(
+            f"The input is {tensor.name!r}; this server's base reads {reads!r}.", param="inputs.0.name"
+        )
     count, width = (*tensor.shape, 1)[:2]
     if width not in (1, 2) or count * width != len(tensor.data):
         raise InvalidRequestError(

@@ -1,4 +1,4 @@
-"""The shapes of the Open Inference Protocol v2, as far as texts in and probabilities out need them."""
+"""The shapes of the Open Inference Protocol v2, as far as inputs as texts and probabilities out need them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from bitswitch.api.wire import Incoming, Outgoing
 
-TEXT, PROBS, LABEL = "text", "probs", "label"
+PROBS, LABEL = "probs", "label"
 
 
 def _texts(value: Any) -> Any:  # noqa: ANN401
@@ -22,15 +22,19 @@ def _texts(value: Any) -> Any:  # noqa: ANN401
 
 
 class InputTensor(Incoming):
-    """The one input: texts, or pairs of texts."""
+    """The one input: texts or pairs of texts; images where the server's base reads images."""
 
-    name: Literal["text"]
+    name: Literal["text", "image"] = Field(description="As the model's metadata says.")
     shape: list[Annotated[int, Field(ge=0, le=1_000_000)]] = Field(
-        min_length=1, max_length=2, description="[n] texts, or [n, 2] for pairs of texts.", examples=[[2]]
+        min_length=1,
+        max_length=2,
+        description="[n] texts or images, or [n, 2] for pairs of texts.",
+        examples=[[2]],
     )
     datatype: Literal["BYTES"]
     data: Annotated[list[str], BeforeValidator(_texts)] = Field(
-        examples=[["Who wrote Hamlet?", "I was charged twice"]]
+        description="Texts; or images as data URLs or base64.",
+        examples=[["Who wrote Hamlet?", "I was charged twice"]],
     )
     parameters: dict[str, Any] | None = Field(None, description="The protocol's field; not read.")
 

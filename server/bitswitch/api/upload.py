@@ -16,8 +16,8 @@ from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from bitswitch.api.door import UnsupportedMediaTypeError, media_type
-from bitswitch.errors import DigestMismatchError, InvalidRequestError
+from bitswitch.api.door import media_type
+from bitswitch.errors import DigestMismatchError, InvalidRequestError, UnsupportedMediaTypeError
 from bitswitch_store.store import Upload
 
 DIGEST_HEADER = "x-content-sha256"

@@ -17,8 +17,9 @@ _Module = TypeVar("_Module", bound=nn.Module)
 def lower(model: PreTrainedModel, layers: int, example: Mapping[str, torch.Tensor]) -> PreTrainedModel | None:
     """A model that ends after the first ``layers`` of ``model``'s and answers with their hidden state.
 
-    Its modules are the model's own, so whatever sets the weights of one sets those of the other. Never ask
-    it for all its hidden states: transformers notes them down in the layers, which both models share.
+    A norm that follows the last layer is left out with the layers above. Its modules are the model's own, so
+    whatever sets the weights of one sets those of the other. Never ask it for all its hidden states:
+    transformers notes them down in the layers, which both models share.
 
     Args:
         model: the whole one.
@@ -49,6 +50,9 @@ def _cut(module: _Module, path: list[str], layers: int) -> _Module:
     twin._modules = dict(module._modules)
     child = module._modules[name]
     assert child is not None
+    for other, norm in module._modules.items():
+        if isinstance(norm, nn.LayerNorm):
+            twin._modules[other] = nn.Identity()
     twin._modules[name] = (
         _cut(child, rest, layers) if rest else nn.ModuleList(list(child.children())[:layers])
     )

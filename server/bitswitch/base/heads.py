@@ -1,8 +1,8 @@
 """A task's own last layers, run by the library's own code. Knows nothing of switches being applied.
 
-The fine-tune's ``…ForSequenceClassification`` class is built without memory (on torch's meta device),
-only what lies outside the backbone gets weights, and in the backbone's place stands a stub that
-hands over what the base has computed already.
+The fine-tune's ``…ForSequenceClassification`` or ``…ForImageClassification`` class is built without memory
+(on torch's meta device), only what lies outside the backbone gets weights, and in the backbone's place stands
+a stub that hands over what the base has computed already.
 
 A head comes from an upload, so its config is not trusted: the class and every size come from the
 base's own config, and the head's is asked only for what concerns the head.
@@ -18,7 +18,12 @@ from typing import Any, cast
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PretrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.generic import ModelOutput
 
@@ -50,7 +55,7 @@ class Heads:
             InvalidSwitchError: the config is of another model or task, tensors are missing, unexpected
                 or of another shape, or it does not run; the message names what.
         """
-        choices = _choices(self._base.model.config, head)
+        choices = _choices(self._base, head)
         model = copy.deepcopy(self._empty(len(head.labels), choices))
         return ClassificationHead(self._base, head, model)
 
@@ -98,12 +103,15 @@ class ClassificationHead:
     def _try(self, base: Base) -> None:
         """Run it once on zeros: what only fails when it runs shall fail now, not under a request."""
         vector = torch.zeros(1, base.model.config.hidden_size, dtype=base.dtype, device=base.device)
-        tokens = vector.unsqueeze(1)
+        tokens = vector.expand(2, -1).unsqueeze(0)  # of an image, what is no class token is averaged
         pooled = vector if getattr(base.model, "pooler", None) is not None else None
-        one = torch.ones(1, 1, dtype=torch.int64, device=base.device)
         output = BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=pooled)
+        two = torch.ones(1, 2, dtype=torch.int64, device=base.device)
+        fields = {base.model.main_input_name: two}
+        if base.encoder.kind == "text":
+            fields["attention_mask"] = two
         try:
-            answer = self(Hidden({"input_ids": one, "attention_mask": one}, output))
+            answer = self(Hidden(fields, output))
         except Exception as error:
             raise InvalidSwitchError(f"the head does not run: {type(error).__name__}: {error}") from error
         if answer.shape != (1, len(self.labels)):
@@ -148,7 +156,7 @@ def _empty(base: Base, labels: int, choices: str) -> PreTrainedModel:
         choices: as `_choices` gives them.
     """
     own = base.model.config
-    model_class = _model_class(own)
+    model_class = _model_class(base)
     config = copy.deepcopy(own)
     try:
         config.num_labels = labels
@@ -162,9 +170,9 @@ def _empty(base: Base, labels: int, choices: str) -> PreTrainedModel:
     return model
 
 
-def _choices(own: PretrainedConfig, head: Head) -> str:
+def _choices(base: Base, head: Head) -> str:
     """What the head's config says of the head itself, as JSON, once the rest is found to agree with ours."""
-    _check_config(own, _model_class(own).__name__, head)
+    _check_config(base.model.config, _model_class(base).__name__, head)
     chosen = {
         key: value
         for key, value in head.config.items()
@@ -173,11 +181,16 @@ def _choices(own: PretrainedConfig, head: Head) -> str:
     return json.dumps(chosen, sort_keys=True)
 
 
-def _model_class(own: PretrainedConfig) -> type[PreTrainedModel]:
-    if type(own) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-        raise InvalidSwitchError(f"{own.model_type} has no sequence classification in transformers")
-    found: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(own)]
-    return cast("type[PreTrainedModel]", found)
+def _model_class(base: Base) -> type[PreTrainedModel]:
+    own = base.model.config
+    known: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    if images := base.encoder.kind == "image":
+        known = MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
+    if type(own) not in known:
+        what = "image" if images else "sequence"
+        raise InvalidSwitchError(f"{own.model_type} has no {what} classification in transformers")
+    found: Any = known[type(own)]
+    return cast("type[PreTrainedModel]", found[0] if isinstance(found, tuple) else found)
 
 
 def _check_config(own: PretrainedConfig, class_name: str, head: Head) -> None:

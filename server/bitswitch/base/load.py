@@ -6,34 +6,50 @@ import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from bitswitch.base.depth import lower
-from bitswitch.base.encode import Encoder
+from bitswitch.base.encoder import Encoder
 from bitswitch.base.faults import BaseError
 from bitswitch.base.features import layer
 from bitswitch.base.model import Base
 from bitswitch.base.pooling import Pooling
 from bitswitch.base.source import STORED
-from bitswitch.core import Want
+from bitswitch.base.text_encoder import TextEncoder
+from bitswitch.core import InputLimits
 from bitswitch_store.checkpoint import Checkpoint, CheckpointError
 
 _ASKED = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-def load(folder: Path, *, device: str = "cpu", dtype: str | None = None) -> Base:
+def load(
+    folder: Path,
+    *,
+    device: str = "cpu",
+    dtype: str | None = None,
+    limits: InputLimits = InputLimits(),  # noqa: B008 - frozen
+) -> Base:
     """Load a base.
 
     Args:
-        folder: an ordinary Hugging Face folder: config, safetensors, ``tokenizer.json``.
+        folder: an ordinary Hugging Face folder: config, safetensors, and ``tokenizer.json`` or, of a vision
+            transformer, ``preprocessor_config.json``.
         device: as torch names it.
         dtype: ``float32``, ``float16`` or ``bfloat16``; None for the one the file is stored in
             (float32, which holds all of them, where several are mixed).
+        limits: of the inputs it will encode.
 
     Raises:
         BaseError: the folder is no such checkpoint, or device or dtype cannot be had.
@@ -41,35 +57,43 @@ def load(folder: Path, *, device: str = "cpu", dtype: str | None = None) -> Base
     if dtype is not None and dtype not in _ASKED:
         raise BaseError(f"dtype {dtype!r} is not known; use {', '.join(_ASKED)}")
     where = _device(device)
-    try:
+    with _read(folder):
         checkpoint = Checkpoint.open(folder)
-        with quiet():
-            # The folder's own code is never run: only architectures that transformers knows load.
-            model = AutoModel.from_pretrained(
-                folder,
-                local_files_only=True,
-                trust_remote_code=False,
-                dtype=_ASKED[dtype] if dtype else _stored(checkpoint),
-            )
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except CheckpointError as error:
-        raise BaseError(str(error)) from error
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
-        raise BaseError(f"{folder} does not load as a base: {error}") from error
+        # The folder's own code is never run: only architectures that transformers knows load.
+        model = AutoModel.from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            dtype=_ASKED[dtype] if dtype else _stored(checkpoint),
+        )
     pooling = Pooling.read(folder)
     model.eval().requires_grad_(False)
     _own_memory(model)
+    parameters = _parameters(checkpoint, model)
     model.to(where)
+    images = model.main_input_name == "pixel_values"
+    make = _image_encoder if images else partial(_text_encoder, pooling=pooling)
     base = Base(
         identity=checkpoint.identity(),
         folder=folder,
         model=model,
-        encoder=_encoder(tokenizer, model, pooling),
+        encoder=make(folder, model, limits),
         pooling=pooling,
-        parameters=_parameters(checkpoint, model),
+        parameters=parameters,
     )
-    example = base.pad(base.encode(["Does it end where it is cut?"], want=Want.FEATURES))
-    return replace(base, lower=lower(model, layer(base), example))
+    return replace(base, lower=lower(model, layer(base), base.pad(base.encoder.samples()[-1:])))
+
+
+@contextmanager
+def _read(folder: Path) -> Iterator[None]:
+    """Errors of the library at a folder as ours, and no word of its own."""
+    try:
+        with quiet():
+            yield
+    except CheckpointError as error:
+        raise BaseError(str(error)) from error
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+        raise BaseError(f"{folder} does not load as a base: {error}") from error
 
 
 def _device(name: str) -> torch.device:
@@ -114,11 +138,12 @@ def _parameters(checkpoint: Checkpoint, model: PreTrainedModel) -> Mapping[str, 
     A pooler that the file lacks would have random weights: it is taken out of the model.
     """
     own = dict(model.named_parameters(remove_duplicate=False))
+    stored = {**_stored_names(model, own), **own}
     prefix = model.base_model_prefix + "."
     found: dict[str, torch.Tensor] = {}
     seen: set[int] = set()
     for name in checkpoint.names:
-        parameter = own.get(name, own.get(name.removeprefix(prefix)))
+        parameter = stored.get(name, stored.get(name.removeprefix(prefix)))
         if (
             parameter is not None
             and tuple(parameter.shape) == checkpoint.shape(name)
@@ -137,14 +162,45 @@ def _parameters(checkpoint: Checkpoint, model: PreTrainedModel) -> Mapping[str, 
     return found
 
 
-def _encoder(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, pooling: Pooling) -> Encoder:
+def _stored_names(model: PreTrainedModel, own: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    """Parameters by the names they are saved under, where a model's code has renamed its parts since."""
+    try:
+        from transformers.core_model_loading import revert_weight_conversion  # noqa: PLC0415 - not before 5.0
+    except ImportError:
+        return {}
+    ids = {id(parameter) for parameter in own.values()}
+    saved: Mapping[str, torch.Tensor] = revert_weight_conversion(model, dict(own))
+    return {name: tensor for name, tensor in saved.items() if id(tensor) in ids}
+
+
+def _image_encoder(folder: Path, model: PreTrainedModel, limits: InputLimits) -> Encoder:
+    try:
+        from bitswitch.base.image_encoder import ImageEncoder  # noqa: PLC0415 - Pillow is an extra
+    except ImportError as error:
+        raise BaseError(
+            f"{folder} is a base for images, which needs Pillow: pip install 'bitswitch[vision]'"
+        ) from error
+    with _read(folder):
+        of_images: Any = AutoImageProcessor  # untyped
+        processor = of_images.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, backend="pil"
+        )
+    return ImageEncoder(processor, model, limits=limits)
+
+
+def _text_encoder(folder: Path, model: PreTrainedModel, limits: InputLimits, *, pooling: Pooling) -> Encoder:
+    with _read(folder):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     limit = min(tokenizer.model_max_length, _positions(model))
-    return Encoder(
+    return TextEncoder(
         tokenizer,
         accepted=inspect.signature(model.forward).parameters.keys(),
         limit=limit,
         embed_limit=limit if pooling.max_length is None else min(pooling.max_length, _positions(model)),
         embed_lowercase=pooling.lowercase,
+        limits=limits,
     )
 
 

@@ -16,7 +16,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
-from bitswitch.base.encode import Encoder
+from bitswitch.base.encoder import Encoder, Inputs
 from bitswitch.base.pooling import Pooling
 from bitswitch.core import Row, Want
 from bitswitch_store.switch import BaseIdentity
@@ -27,7 +27,8 @@ class Hidden:
     """What the backbone made of a batch.
 
     Attributes:
-        fields: the padded inputs, int64 (rows, length) by name, ``attention_mask`` among them.
+        fields: the padded inputs by name: of texts int64 (rows, length), ``attention_mask`` among them; of
+            images ``pixel_values``.
         output: the backbone's own output class: ``last_hidden_state`` (rows, length, dim),
             ``hidden_states`` (one such per layer, the embeddings first; not of a lower pass), perhaps
             ``pooler_output``.
@@ -35,6 +36,15 @@ class Hidden:
 
     fields: Mapping[str, torch.Tensor]
     output: ModelOutput
+
+    @property
+    def mask(self) -> torch.Tensor:
+        """(rows, length), 1 for a token and 0 for padding, which images have none of."""
+        own = self.fields.get("attention_mask")
+        if own is not None:
+            return own
+        state: torch.Tensor = self.output["last_hidden_state"]
+        return torch.ones(state.shape[:2], dtype=torch.int64, device=state.device)
 
     def layer(self, number: int) -> torch.Tensor:
         """The hidden state after one of the layers, (rows, length, dim); 0 is the embeddings'."""
@@ -96,8 +106,8 @@ class Base:
         """Bytes of the weights held."""
         return sum(parameter.nbytes for parameter in self.model.parameters())
 
-    def encode(self, inputs: Sequence[str | tuple[str, str]], *, want: Want) -> tuple[Row, ...]:
-        """Tokenize texts or pairs of texts, cut to what the model reads; from any thread. See `Encoder`."""
+    def encode(self, inputs: Inputs, *, want: Want) -> tuple[Row, ...]:
+        """Texts, pairs of texts or images as the model reads them; from any thread. See `Encoder`."""
         return self.encoder(inputs, want=want)
 
     def pad(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
@@ -128,7 +138,7 @@ class Base:
     @torch.inference_mode()
     def embed(self, hidden: Hidden) -> torch.Tensor:
         """Embeddings by the folder's own pooling: float32 (rows, dim)."""
-        return self.pooling(hidden.output["last_hidden_state"], hidden.fields["attention_mask"])
+        return self.pooling(hidden.output["last_hidden_state"], hidden.mask)
 
     def digest(self) -> Mapping[str, str]:
         """``sha256:…`` of each parameter's bytes as they are in memory now."""

@@ -39,7 +39,8 @@ def _count(mask: torch.Tensor) -> torch.Tensor:
     return mask.sum(dim=1, keepdim=True)
 
 
-def _first(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def first(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The first token; shapes as for `mean`."""
     return tokens[:, 0]
 
 
@@ -61,7 +62,7 @@ def _weighted_mean(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 _MODES: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
-    "cls": _first,
+    "cls": first,
     "max": _maximum,
     "mean": mean,
     "mean_sqrt_len_tokens": _mean_sqrt_length,

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.table import Table
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, AutoTokenizer
 
 from bitswitch.base.load import load, quiet
+from bitswitch.base.model import Base
 from bitswitch.cli.rows import Example, read_examples
 from bitswitch.core import Mix, Request, Want
 from bitswitch.engine.engine import Engine
@@ -74,14 +75,14 @@ def evaluate_switch(*, base: Path, switch: Path, data: Path, against: Path | Non
     unknown = sorted({str(example.label) for example in examples} - set(labels))
     if unknown:
         raise ValueError(f"{data} has labels that the switch does not know: {', '.join(unknown[:5])}")
-    ours = _switched(base, content, switch, examples)
-    theirs = None if against is None else _finetuned(against, examples, labels)
+    model = load(base)
+    ours = _switched(model, content, switch, examples)
+    theirs = None if against is None else _finetuned(against, model, examples, labels)
     return Evaluation(len(examples), ours, theirs)
 
 
-def _switched(base: Path, content: Switch, path: Path, examples: Sequence[Example]) -> Scored:
+def _switched(model: Base, content: Switch, path: Path, examples: Sequence[Example]) -> Scored:
     digest = file.digest(path.read_bytes())
-    model = load(base)
     engine = Engine(model, lambda _: content)
     engine.check(content)
     engine.start()
@@ -101,11 +102,13 @@ def _switched(base: Path, content: Switch, path: Path, examples: Sequence[Exampl
 
 
 @torch.inference_mode()
-def _finetuned(folder: Path, examples: Sequence[Example], labels: tuple[str, ...]) -> Scored:
-    """The fine-tune as transformers runs it."""
+def _finetuned(folder: Path, base: Base, examples: Sequence[Example], labels: tuple[str, ...]) -> Scored:
+    """The fine-tune as transformers runs it; images it gets as the base reads them."""
+    images = base.encoder.kind == "image"
+    kind = AutoModelForImageClassification if images else AutoModelForSequenceClassification
     with quiet():
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True).eval()
+        model = kind.from_pretrained(folder, local_files_only=True).eval()
+        tokenizer = None if images else AutoTokenizer.from_pretrained(folder, local_files_only=True)
     own = tuple(model.config.id2label[i] for i in range(model.config.num_labels))
     if own != labels:
         raise ValueError(f"{folder} has other labels than the switch")
@@ -113,7 +116,10 @@ def _finetuned(folder: Path, examples: Sequence[Example], labels: tuple[str, ...
     values = []
     for start in range(0, len(examples), CHUNK):
         texts = [example.text for example in examples[start : start + CHUNK]]
-        fields = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+        if tokenizer is None:
+            fields = base.encoder.pad(base.encode(texts, want=Want.CLASSIFY))
+        else:
+            fields = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
         values.append(model(**fields).logits.float().softmax(-1).numpy())
     seconds = time.perf_counter() - started
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))

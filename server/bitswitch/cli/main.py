@@ -65,8 +65,8 @@ def make(
         typer.Option(
             exists=True,
             dir_okay=False,
-            help='About 100 example inputs, one JSON text or {"text", "text_b"?} per line: "auto" finds'
-            " the switch by them.",
+            help='About 100 example inputs, a JSON text, {"text", "text_b"?} or {"image"} per line:'
+            ' "auto" finds the switch by them.',
         ),
     ] = None,
     rule: Annotated[
@@ -146,7 +146,12 @@ def evaluate(
     base: Annotated[Path, ExistingFolder],
     switch: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A switch file.")],
     data: Annotated[
-        Path, typer.Option(exists=True, dir_okay=False, help='Lines of {"text", "text_b"?, "label"}.')
+        Path,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help='Lines of {"text", "text_b"?, "label"} or {"image", "label"}.',
+        ),
     ],
     against: Annotated[
         Path | None, typer.Option(exists=True, file_okay=False, help="The fine-tune it was made of.")

@@ -23,6 +23,7 @@ from bitswitch_store import file
 from bitswitch_store.binarize import binarize
 from bitswitch_store.checkpoint import Checkpoint, CheckpointError
 from bitswitch_store.entry import check_name
+from bitswitch_store.likeness import PREPROCESSING
 from bitswitch_store.lora import CONFIG, Lora
 from bitswitch_store.match import head_of, match
 from bitswitch_store.merge import merge
@@ -83,6 +84,11 @@ def make_switch(
     figures = dict(_figure(text) for text in metric)
     texts = None if queries is None else _evenly(read_examples(queries))
     origin = Checkpoint.open(base)
+    if calibrate and (base / PREPROCESSING).is_file():
+        raise ValueError(
+            "--calibrate fits to texts, and this base reads images: leave it out;"
+            " --rule budget chooses the bits without examples"
+        )
     columns = (
         TextColumn("[progress.description]{task.description}"),
         BarColumn(),

@@ -21,6 +21,7 @@ from bitswitch.base.load import load
 from bitswitch.base.model import Base
 from bitswitch.cli.listen import Listener
 from bitswitch.collector import Collector
+from bitswitch.core import InputLimits
 from bitswitch.engine.engine import Engine
 from bitswitch.errors import BitswitchError, InvalidModelError
 from bitswitch.memory import give_back
@@ -76,7 +77,13 @@ class House:
         """
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
-        base = load(settings.base, device=settings.device, dtype=settings.dtype)
+        limits = InputLimits(
+            text_chars=settings.max_text_chars,
+            image_bytes=settings.max_image_bytes,
+            image_pixels=settings.max_image_pixels,
+            request_pixels=settings.max_request_pixels,
+        )
+        base = load(settings.base, device=settings.device, dtype=settings.dtype, limits=limits)
         shapes = {name: tuple(one.shape) for name, one in base.parameters.items()}
         store = Store(
             settings.store,
@@ -124,7 +131,6 @@ class House:
                 router=router,
                 store=store,
                 max_inputs=settings.max_inputs,
-                max_text_chars=settings.max_text_chars,
                 batch_rows=settings.batch_rows,
                 timeout=settings.request_timeout,
             ),

@@ -34,6 +34,14 @@ class Additions(Protocol):
     def norms(self) -> torch.Tensor:
         """Float32 (rows, columns), on the device: what each row's mix adds to normalizations' parameters."""
 
+    def moves(self, row: int, column: int, count: int) -> torch.Tensor:
+        """What a row's mix adds to a small parameter: float32 (count,), on the device.
+
+        Args:
+            row: of the batch.
+            column, count: where the parameter lies, see `Columns`, and its number of weights.
+        """
+
     def linear(
         self, y: torch.Tensor, x: torch.Tensor, *, per_token: bool, tensor: int, block: int, bias: int
     ) -> torch.Tensor:

@@ -49,6 +49,11 @@ class CpuAdditions:
         self._latest: Latest[tuple[Tiles, NDArray[np.float32]]] = Latest()
         self.rows, self.longest, self.norms = self._needs.rows, self._needs.longest, self._needs.norms
 
+    def moves(self, row: int, column: int, count: int) -> torch.Tensor:
+        """See `Additions`."""
+        needs = self._needs
+        return needs.shares[row] @ torch.from_numpy(needs.vectors[:, column : column + count])
+
     def linear(
         self, y: torch.Tensor, x: torch.Tensor, *, per_token: bool, tensor: int, block: int, bias: int
     ) -> torch.Tensor:

@@ -130,6 +130,10 @@ class CudaAdditions:
             )
         self.norms = self._shares.T @ self._vectors[:, : columns.norms]
 
+    def moves(self, row: int, column: int, count: int) -> torch.Tensor:
+        """See `Additions`."""
+        return self._shares[:, row] @ self._vectors[:, column : column + count]
+
     def linear(
         self, y: torch.Tensor, x: torch.Tensor, *, per_token: bool, tensor: int, block: int, bias: int
     ) -> torch.Tensor:

@@ -6,7 +6,10 @@ a module and leaves the module's weights alone. Knows nothing of how a pass came
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
+from torch.func import functional_call
 from torch.nn import functional
 
 from bitswitch.engine.additions import Additions
@@ -161,6 +164,49 @@ class Norm(Layer):
         if module.bias is None:
             return even.mul_(scale).to(x.dtype)
         return torch.addcmul(_moved(running, module.bias, self.bias, x), even, scale, out=even).to(x.dtype)
+
+
+class Whole(Layer):
+    """A module of any other kind, run row by row with its parameters as each row's mix sets them.
+
+    Small ones alone are worth it, such as what makes tokens of an image. Their values could be read past
+    ``forward``, since models ask a parameter for its dtype; that would show in the overlay's trial.
+
+    Args:
+        columns: of the module's switchable parameters, by their names in it.
+    """
+
+    def __init__(self, module: torch.nn.Module, stage: Stage, *, columns: Mapping[str, int]) -> None:
+        super().__init__(module, stage)
+        self.columns = columns
+
+    def __getattr__(self, name: str) -> torch.Tensor | torch.nn.Module:
+        """The module's attributes are this one's too."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            found: torch.Tensor | torch.nn.Module = getattr(super().__getattr__("module"), name)
+            return found
+
+    def forward(self, x: torch.Tensor, **given: object) -> torch.Tensor:
+        """What the module makes of each row (rows, …), side by side."""
+        additions = self.enter().additions
+        if len(x) != additions.rows or any(isinstance(one, torch.Tensor) for one in given.values()):
+            name = type(self.module).__name__
+            raise ShapeError(f"{name} was called with more than one tensor of {additions.rows} rows")
+        outputs = []
+        for row in range(additions.rows):
+            set_to = {
+                name: _plus(parameter, additions.moves(row, column, parameter.numel()))
+                for name, column in self.columns.items()
+                for parameter in (self.module.get_parameter(name),)
+            }
+            outputs.append(functional_call(self.module, set_to, (x[row : row + 1],), given))
+        return torch.cat(outputs)
+
+
+def _plus(parameter: torch.Tensor, moves: torch.Tensor) -> torch.Tensor:
+    return (parameter.float() + moves.view(parameter.shape)).to(parameter.dtype)
 
 
 def _moved(running: Pass, parameter: torch.Tensor, column: int, x: torch.Tensor) -> torch.Tensor:

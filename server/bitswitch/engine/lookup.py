@@ -21,7 +21,7 @@ _OFFSET = BLOCK - 1
 
 @njit(cache=True, nogil=True, parallel=True)
 def expand(vectors: Any, table: Any, tensors: Any, first_blocks: Any, columns: Any) -> None:
-    """Write what switches add to the one-dimensional parameters.
+    """Write what switches add to small parameters.
 
     Args:
         vectors: float32 (switches, size), zeros before: those parameters behind one another.

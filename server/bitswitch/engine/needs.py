@@ -70,12 +70,12 @@ class Tiles:
 
 
 class Columns:
-    """Where each one-dimensional parameter lies when all of them stand behind one another.
+    """Where each parameter that is small lies when all of them stand behind one another.
 
     Args:
         arena: where the weights lie.
         norms: those of normalizations; they come first.
-        biases: those of linear layers.
+        others: those of linear layers that are biases, and all of modules of other kinds.
 
     Attributes:
         start: by name, the first column.
@@ -83,8 +83,8 @@ class Columns:
         size: columns in all.
     """
 
-    def __init__(self, arena: Arena, norms: Sequence[str], biases: Sequence[str]) -> None:
-        names = (*norms, *biases)
+    def __init__(self, arena: Arena, norms: Sequence[str], others: Sequence[str]) -> None:
+        names = (*norms, *others)
         ends = np.cumsum([0, *(int(np.prod(arena.shapes[name])) for name in names)], dtype=np.int64)
         self.start = dict(zip(names, ends.tolist(), strict=False))
         self.norms = int(ends[len(norms)])
@@ -119,13 +119,14 @@ class Needs:
     Args:
         lengths: tokens of each row.
         parts: what each row's mix is made of.
-        columns: of the one-dimensional parameters.
+        columns: of the small parameters.
 
     Attributes:
         rows, longest: the padded batch's shape.
         table: int64 (switches, 8), see `lookup.expand`; valid while self lives.
         lengths, part_starts, part_switches, part_weights: see `lookup.add_embedding`.
-        vectors: float32 (switches, size), what each switch adds to one-dimensional parameters.
+        vectors: float32 (switches, size), what each switch adds to small parameters.
+        shares: float32 tensor (rows, switches), the weights of each row's mix.
         norms: float32 tensor (rows, norms), what each row's mix adds to those of normalizations.
         by_token, by_row: the tiles where a layer's input has a vector per token, or per row.
     """
@@ -143,8 +144,9 @@ class Needs:
         owners = np.repeat(np.arange(self.rows), np.diff(self.part_starts))
         shares = np.zeros((self.rows, len(self._planes)), np.float32)
         np.add.at(shares, (owners, self.part_switches), self.part_weights)
+        self.shares = torch.from_numpy(shares)
         # Not numpy's product: the threads of its own that it starts spin beside torch's for long after.
-        self.norms = torch.from_numpy(shares) @ torch.from_numpy(self.vectors[:, : columns.norms])
+        self.norms = self.shares @ torch.from_numpy(self.vectors[:, : columns.norms])
         order = np.argsort(self.part_switches, kind="stable")
         bounds = np.searchsorted(self.part_switches[order], np.arange(len(self._planes) + 1))
         own = [order[start:stop] for start, stop in pairwise(bounds)]

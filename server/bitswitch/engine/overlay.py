@@ -22,7 +22,7 @@ from bitswitch.engine import trial
 from bitswitch.engine.additions import Additions
 from bitswitch.engine.arena import Arena
 from bitswitch.engine.cpu_additions import CpuAdditions, Room
-from bitswitch.engine.layers import Embedding, Layer, Linear, Norm, Pass, Stage
+from bitswitch.engine.layers import Embedding, Layer, Linear, Norm, Pass, Stage, Whole
 from bitswitch.engine.needs import Columns, Part
 from bitswitch.engine.rehearsal import rehearse_additions
 
@@ -84,7 +84,7 @@ class Overlay:
         Raises:
             _UnfitError: the answers differ, or a layer was never asked.
         """
-        rows, parts = trial.rows(self._base), trial.parts(self._base, arena)
+        rows, parts = self._base.encoder.samples(), trial.parts(self._base, arena)
         hidden, running = self._run(rows, parts)
         unused = [name for name, layer in self._layers.items() if layer not in running.called]
         if unused:
@@ -92,6 +92,11 @@ class Overlay:
         apart = trial.apart(self._base, arena, rows, parts, hidden)
         if not apart <= trial.TOLERANCE[arena.dtype]:
             raise _UnfitError(f"its answers differ by {apart:.1e} of what a switch changes in them")
+
+
+_KNOWN = (torch.nn.Linear, torch.nn.Embedding, torch.nn.LayerNorm)
+_MOST = 2**21
+"""Weights of modules of other kinds: each switch's part of them is written out for every pass."""
 
 
 class _UnfitError(Exception):
@@ -130,13 +135,20 @@ def _install(
     """
     names = {id(parameter): name for name, parameter in parameters.items()}
     held: dict[str, tuple[torch.nn.Module, dict[str, str]]] = {}
-    left = set(parameters)
+    left, within = set(parameters), "."  # no module's place begins so
     for place, module in twin.named_modules(remove_duplicate=False):
+        if place.startswith(within):
+            continue
         own = {kind: names[id(p)] for kind, p in module.named_parameters(recurse=False) if id(p) in names}
+        if own and type(module) not in _KNOWN:
+            if any(isinstance(part, _KNOWN) for part in module.modules()):
+                raise _UnfitError(
+                    f"{place}, which holds {', '.join(own.values())}, is a {type(module).__name__}"
+                )
+            own = {kind: names[id(p)] for kind, p in module.named_parameters() if id(p) in names}
+            within = place + "."
         if not left.issuperset(own.values()):
             raise _UnfitError(f"{place} uses {', '.join(own.values())} beside another module")
-        if own and type(module) not in {torch.nn.Linear, torch.nn.Embedding, torch.nn.LayerNorm}:
-            raise _UnfitError(f"{place}, which holds {', '.join(own.values())}, is a {type(module).__name__}")
         left -= set(own.values())
         if own:
             held[place] = (module, own)
@@ -145,10 +157,15 @@ def _install(
     norms = [
         name for module, own in held.values() if type(module) is torch.nn.LayerNorm for name in own.values()
     ]
-    biases = [
+    others = [
         own["bias"] for module, own in held.values() if type(module) is torch.nn.Linear and "bias" in own
     ]
-    columns = Columns(arena, norms, biases)
+    whole = [name for module, own in held.values() if type(module) not in _KNOWN for name in own.values()]
+    size = sum(parameters[name].numel() for name in whole)
+    if size > _MOST:
+        raise _UnfitError(f"{', '.join(whole)} are {size} weights of other modules; {_MOST} at most")
+    others += whole
+    columns = Columns(arena, norms, others)
     layers = {place: _layer(module, own, stage, arena, columns) for place, (module, own) in held.items()}
     for place, layer in layers.items():
         twin.set_submodule(place, layer)
@@ -159,6 +176,8 @@ def _layer(
     module: torch.nn.Module, own: Mapping[str, str], stage: Stage, arena: Arena, columns: Columns
 ) -> Layer:
     """The overlaid layer for a module; ``own`` gives its switchable parameters' names in the arena."""
+    if type(module) not in _KNOWN:
+        return Whole(module, stage, columns={kind: columns.start[name] for kind, name in own.items()})
     weight, bias = own.get("weight", ""), own.get("bias", "")
     if isinstance(module, torch.nn.LayerNorm):
         return Norm(module, stage, weight=columns.start.get(weight, -1), bias=columns.start.get(bias, -1))

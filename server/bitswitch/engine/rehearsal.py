@@ -8,6 +8,7 @@ served.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -85,9 +86,9 @@ def rehearse_additions(
     """
     here, own = _side(torch.device("cpu"), dtype, triton=False)
     there, theirs = _side(device, dtype, triton=True)
-    columns = Columns(here, ["vector"], [])
-    right = _sums(CpuAdditions(LENGTHS, _parts(own), columns, Room()), here)
-    found = _sums(make(LENGTHS, _parts(theirs), columns, there), there)
+    columns = Columns(here, ["vector"], ["narrow"])
+    right = _sums(CpuAdditions(LENGTHS, _parts(own), columns, Room()), here, columns)
+    found = _sums(make(LENGTHS, _parts(theirs), columns, there), there, columns)
     wrong = [
         what
         for what, sums in found.items()
@@ -100,9 +101,9 @@ def rehearse_additions(
         )
 
 
-def _sums(additions: Additions, arena: Arena) -> dict[str, torch.Tensor]:
-    """What a normalization comes to, and each matrix as a layer of tokens, as one of rows and as a table;
-    float32, on the CPU.
+def _sums(additions: Additions, arena: Arena, columns: Columns) -> dict[str, torch.Tensor]:
+    """What a normalization comes to, and a small parameter in each row, and each matrix as a layer of tokens,
+    as one of rows and as a table; float32, on the CPU.
     """
     generator = torch.Generator().manual_seed(0)
 
@@ -110,7 +111,9 @@ def _sums(additions: Additions, arena: Arena) -> dict[str, torch.Tensor]:
         return (torch.randn(shape, generator=generator) * spread).to(arena.device, arena.dtype)
 
     rows, longest = len(LENGTHS), max(LENGTHS)
-    sums = {"a norm": additions.norms}
+    small = (columns.start["narrow"], math.prod(SHAPES["narrow"]))
+    each = torch.stack([additions.moves(row, *small) for row in range(rows)])
+    sums = {"a norm": additions.norms, "a small parameter": each}
     for name, shape in SHAPES.items():
         if len(shape) == 1:
             continue

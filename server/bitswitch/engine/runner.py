@@ -31,7 +31,6 @@ from bitswitch.errors import BitswitchError, NotFiniteError, UnavailableError
 
 _log = logging.getLogger(__name__)
 
-_TEXT = "What a pass costs is measured on this text, of a length as requests have it"
 _MANY = 16
 _TRIES = 5
 
@@ -221,7 +220,7 @@ def _told(error: Exception, *, torn: bool) -> Exception:
 
 def _measured(base: Base) -> Line:
     """What passes cost before any was asked for: the quickest of a few, of one row and of many."""
-    row = base.encode([_TEXT], want=Want.CLASSIFY)[0]
+    row = base.encoder.samples()[-1]
     seconds = [math.inf, math.inf]
     for _ in range(_TRIES):
         for i, rows in enumerate(([row], [row] * _MANY)):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from bitswitch.base.model import Base, Hidden
-from bitswitch.core import Mix, Row, Want
+from bitswitch.core import Mix, Row
 from bitswitch.engine.arena import BLOCK, Arena
 from bitswitch.engine.needs import Part
 from bitswitch.engine.planes import Planes
@@ -24,17 +24,11 @@ TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 _DENSITY = 0.005
 _STRENGTH = 2.0
 _WEIGHTS = (0.7, 0.0, -0.4)
-_TEXTS = ("one two", "the second is a longer text of some words", "a third text, of which one is longer")
-
-
-def rows(base: Base) -> tuple[Row, ...]:
-    """A few of different lengths."""
-    return base.encode(_TEXTS, want=Want.CLASSIFY)
 
 
 def parts(base: Base, arena: Arena) -> list[tuple[Part, ...]]:
-    """A mix for each of the `rows`: one switch, which touches every parameter, at other weights; and the
-    bare base.
+    """A mix for each of the encoder's three samples: one switch, which touches every parameter, at other
+    weights; and the bare base.
     """
     planes = Planes(arena, _switch(base))
     return [(Part(planes, weight),) if weight else () for weight in _WEIGHTS]

@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from bitswitch_store.checkpoint import Checkpoint
 from oracle import written
 from running import BANKING, FAR, FILMS, TASKS
+from tiny import data_url, picture
 
 PAIR = ("who wrote hamlet", "is it a good question?")
 
@@ -179,3 +180,14 @@ def test_auto_embeds_what_is_far_by_the_base(http):
 def test_a_text_may_be_empty_and_hold_any_character(http):
     data = classify(http, "topic", ["", "\0", "{fault}", "😀 é \u202e", "</script>"])["data"]
     assert all(sum(datum["probs"]) == pytest.approx(1, abs=1e-5) for datum in data)
+
+
+def test_a_server_of_texts_refuses_an_image(http):
+    image = data_url(picture())
+    response = http.post("/v1/classify", json={"model": "topic", "input": ["a text", image]})
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (400, "input.1")
+    assert "Input 1 is an image; this server's base reads texts" in error["message"]
+    tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "data": ["who"]}
+    response = http.post("/v2/models/topic/infer", json={"inputs": [tensor]})
+    assert (response.status_code, "reads 'text'" in response.json()["error"]) == (400, True)

@@ -47,8 +47,15 @@ def test_all_layers_are_no_lower_part(base):
     assert lower(base.model, layer(base), example) is not None
 
 
-def test_a_model_that_does_more_to_its_last_state_is_not_cut(tmp_path):
-    """ModernBERT ends in a norm, which would come too early."""
+def test_a_norm_at_the_end_is_cut_off(tmp_path):
     base = load(make_base(tmp_path, "modernbert"))
-    assert base.lower is None
+    assert base.lower is not None
+    assert base.lower.final_norm is not base.model.final_norm
     assert torch.equal(*both(base))
+
+
+def test_a_model_that_does_more_to_its_last_state_is_not_cut(tmp_path):
+    base = load(make_base(tmp_path, "modernbert"))
+    base.model.final_norm = torch.nn.Tanh()
+    example = base.pad(base.encode(TEXTS, want=Want.FEATURES))
+    assert lower(base.model, layer(base), example) is None

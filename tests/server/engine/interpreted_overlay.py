@@ -100,7 +100,7 @@ def test_the_rehearsal_hears_every_wrong_note():
             louder = [[Part(p.planes, p.weight * (1 + 1e-3)) for p in row] for row in parts]
             super().__init__(lengths, louder, columns, arena)
 
-    fault = "a norm, wide of tokens, .*, even of rows, even as a table came out wrong"
+    fault = "a norm, a small parameter, wide of tokens, .*, even of rows, even as a table came out wrong"
     with pytest.raises(RuntimeError, match=fault):
         rehearsal.rehearse_additions(Careless, CPU, torch.float32)
 

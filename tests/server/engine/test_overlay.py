@@ -16,7 +16,7 @@ from bitswitch.engine.overlay import Overlay, Part
 from bitswitch.engine.planes import Planes
 from bitswitch.engine.swap import Swap
 from switches import random_switch
-from tiny import make_base
+from tiny import data_url, make_base, make_image_base, picture
 
 DENSITIES = (0.001, 0.015, 0.1, 0.4, 0.9)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -105,6 +105,34 @@ def test_every_row_is_answered_as_in_place(family, tmp_path):
     assert distance(house.overlaid(rows, MIXES), house.in_place(rows, MIXES)) < 1e-4
     assert distance(house.overlaid(rows, MIXES), house.in_place(rows, [()] * len(rows))) > 0.1
     assert house.intact()
+
+
+@pytest.mark.parametrize("family", ["vit", "deit", "dinov2"])
+def test_every_image_is_answered_as_in_place(family, tmp_path):
+    """A convolution, a class token and positions are switched too, in `Whole`."""
+    house = House(make_image_base(tmp_path, family))
+    assert house.overlay.reason is None
+    rows = house.base.encode([data_url(picture(seed)) for seed in range(len(MIXES))], want="classify")
+    found = house.overlaid(rows, MIXES)
+    assert distance(found, house.in_place(rows, MIXES)) < 1e-4
+    assert distance(found, house.in_place(rows, [()] * len(rows))) > 0.1
+    assert house.intact()
+
+
+def test_an_image_in_halves_is_rounded_as_in_place(tmp_path):
+    house = House(make_image_base(tmp_path), "bfloat16")
+    assert house.overlay.reason is None
+    rows = house.base.encode([data_url(picture(seed)) for seed in range(len(MIXES))], want="classify")
+    found, expected = house.overlaid(rows, MIXES), house.in_place(rows, MIXES)
+    # The first state comes of parameters set as in place, but for sums in another order.
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one[:5], other[:5], atol=2**-8, rtol=2**-7)
+    assert house.intact()
+
+
+def test_a_parameter_beside_a_known_layer_gives_a_reason(tmp_path):
+    base = load(make_image_base(tmp_path, "beit", layer_scale_init_value=0.1))
+    assert_reason(Overlay(base, Arena(base.parameters)).reason, "lambda_1.* is a BeitLayer")
 
 
 @pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
@@ -217,3 +245,9 @@ def test_an_architecture_of_another_kind_gives_a_reason(change, tiny_base):
 def assert_reason(reason, fault):
     assert reason is not None
     assert re.search(fault, reason), reason
+
+
+def test_much_beside_the_known_layers_gives_a_reason(tmp_path, monkeypatch):
+    base = load(make_image_base(tmp_path))
+    monkeypatch.setattr("bitswitch.engine.overlay._MOST", 6000)
+    assert_reason(Overlay(base, Arena(base.parameters)).reason, "embeddings.* weights of other modules; 6000")

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer, normalizers
 from transformers import PreTrainedTokenizerBase
 
+from bitswitch.base.data_url import is_image
+from bitswitch.base.encoder import Inputs
 from bitswitch.base.faults import BaseError
-from bitswitch.core import Row, Want
-from bitswitch.errors import InvalidRequestError
+from bitswitch.core import InputLimits, Row, Want
+from bitswitch.errors import InputTooLongError, InvalidRequestError
 
 _CHARS = 4
 """Characters of a token, about."""
 
+_SAMPLES = (
+    "one two",
+    "the second is a longer text of some words",
+    "What a pass costs is measured on this text, of a length as requests have it",
+)
 
-class Encoder:
+
+class TextEncoder:
     """The base's tokenizer, safe to use from many threads at once.
 
     transformers' tokenizers set truncation and padding on one shared object at every call, so two
     threads that want different lengths cut each other's texts. Here each length has its own copy
     of the Rust tokenizer, set up once and only read afterwards.
     """
+
+    kind: Literal["text"] = "text"
 
     def __init__(
         self,
@@ -33,6 +44,7 @@ class Encoder:
         limit: int,
         embed_limit: int,
         embed_lowercase: bool = False,
+        limits: InputLimits = InputLimits(),  # noqa: B008 - frozen
     ) -> None:
         """Set up both copies.
 
@@ -41,6 +53,7 @@ class Encoder:
             limit: longest row in tokens, special ones included.
             embed_limit: the same for `Want.EMBED`.
             embed_lowercase: lowercase texts for `Want.EMBED` before all else.
+            limits: of one text, for `check`.
 
         Raises:
             BaseError: the tokenizer is not one of the ``tokenizers`` library, or has no padding token.
@@ -51,6 +64,7 @@ class Encoder:
             raise BaseError("the tokenizer has no padding token; set pad_token in tokenizer_config.json")
         self.limit = limit
         self.embed_limit = embed_limit
+        self._most_chars = limits.text_chars
         names = [name for name in tokenizer.model_input_names if name in accepted]
         self._types = "token_type_ids" in names
         self._padding = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
@@ -61,12 +75,37 @@ class Encoder:
             chain = [normalizers.Lowercase(), *([own] if own is not None else [])]
             self._embed.normalizer = normalizers.Sequence(chain)
 
-    def guess(self, inputs: Sequence[str | tuple[str, str]]) -> int:
+    def check(self, inputs: Inputs, *, want: Want) -> None:
+        """Whether these are texts, and none too long, at the price of looking at their lengths.
+
+        Raises:
+            InvalidRequestError: one is an image.
+            InputTooLongError: one has more characters than may be.
+        """
+        for index, one in enumerate(inputs):
+            texts = (one,) if isinstance(one, str) else one
+            if any(map(is_image, texts)):
+                raise InvalidRequestError(
+                    f"Input {index} is an image; this server's base reads texts.", param=f"input.{index}"
+                )
+            longest = max(map(len, texts))
+            if longest > self._most_chars:
+                raise InputTooLongError(
+                    f"Input {index} has a text of {longest} characters;"
+                    f" one text has at most {self._most_chars}.",
+                    param=f"input.{index}",
+                )
+
+    def samples(self) -> tuple[Row, ...]:
+        """A few of different lengths, the last of a length as requests have it."""
+        return self(_SAMPLES, want=Want.CLASSIFY)
+
+    def guess(self, inputs: Inputs) -> int:
         """How many tokens these will have, about, at the price of looking at their lengths."""
         lengths = (len(one) if isinstance(one, str) else sum(map(len, one)) for one in inputs)
         return sum(min(2 + length // _CHARS, self.limit) for length in lengths)
 
-    def __call__(self, inputs: Sequence[str | tuple[str, str]], *, want: Want) -> tuple[Row, ...]:
+    def __call__(self, inputs: Inputs, *, want: Want) -> tuple[Row, ...]:
         """Tokenize.
 
         The rows are those of ``tokenizer(texts, pairs, truncation=True, max_length=limit)``: pairs are
@@ -122,7 +161,7 @@ def _copy(tokenizer: PreTrainedTokenizerBase, limit: int) -> Tokenizer:
     return copy
 
 
-def _refuse_surrogates(inputs: Sequence[str | tuple[str, str]]) -> None:
+def _refuse_surrogates(inputs: Inputs) -> None:
     for i, item in enumerate(inputs):
         for text in (item,) if isinstance(item, str) else item:
             if any("\ud800" <= character <= "\udfff" for character in text):
