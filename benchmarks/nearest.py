@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.report import Bar, Report, Table
 from benchmarks.setting import percentile
-from benchmarks.tasks import Tasks, Vectors
+from benchmarks.made_tasks import Tasks, Vectors
 
 _faiss: Any = faiss
 QUERIES = 100

@@ -1,7 +1,7 @@
 """What routing costs as switches become many: fits, updates, searches, memory, starts; and bare search at 1
 M × 384.
 
-The tasks are made (`benchmarks.tasks`): what is measured is time, memory and which neighbours are found,
+The tasks are made (`benchmarks.made_tasks`): what is measured is time, memory and which neighbours are found,
 not whether a route is right.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.nearest import measure, times
 from benchmarks.report import Bar, Report, Table
 from benchmarks.setting import Setting
-from benchmarks.tasks import Tasks, Vectors
+from benchmarks.made_tasks import Tasks, Vectors
 from bitswitch.memory import give_back
 from bitswitch.router.auto import AutoSwitch
 from bitswitch.router.codes import Codes
