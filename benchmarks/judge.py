@@ -5,7 +5,7 @@ Knows nothing of switches, of kernels or of how the weights came about.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +63,8 @@ class Judge:
             first, second = columns([examples[i].text for i in places])
             fields = self._tokenizer(first, second, padding=True, truncation=True, return_tensors="pt")
             best = self._model(**fields).logits.argmax(-1).tolist()
-            found[places] = [self.labels[label] == examples[i].label for i, label in zip(places, best, strict=True)]
+            labels = [self.labels[place] for place in best]
+            found[places] = [label == examples[i].label for i, label in zip(places, labels, strict=True)]
         return found
 
 
@@ -100,11 +101,17 @@ class Flat:
             start = stop
         return found
 
+    def flatten(self, added: Added) -> NDArray[np.float32]:
+        """The other way round; 0 where a tensor is not among them."""
+        return np.concatenate(
+            [
+                added[name].reshape(-1) if name in added else np.zeros(self._base.numel(name), np.float32)
+                for name in self._base.names
+            ]
+        )
+
 
 def head_bytes(base: Path, task: Task) -> int:
     """Bytes of a task's head in float32."""
     tuned = Checkpoint.open(task.finetuned)
     return sum(4 * tuned.numel(name) for name in match(Checkpoint.open(base), tuned).head)
-
-
-Answer = Callable[[Sequence[Example]], NDArray[np.bool_]]

@@ -97,9 +97,7 @@ def individual(ground: Ground, task: Task, places: Sequence[int]) -> Result:
     return Result(Result.marks(len(task.test), places, right), size, 0)
 
 
-def merge(
-    name: str, function: Callable[[Sequence[Vector]], Vector], scales: Sequence[float]
-) -> Method:
+def merge(name: str, function: Callable[[Sequence[Vector]], Vector], scales: Sequence[float]) -> Method:
     """One model for all tasks, θ + λ · a merge of the τ; of several λ the best in the mean on validation rows."""
 
     def method(ground: Ground, task: Task, places: Sequence[int]) -> Result:
@@ -169,7 +167,9 @@ def make_once(ground: Ground, task: Task, output: Path, make: Maker) -> float:
     return float(clock.read_text())
 
 
-def by_rule(base: Path, rule: str, value: float, output: Path, task: Task, *, calibrate: bool = False) -> None:
+def by_rule(
+    base: Path, rule: str, value: float, output: Path, task: Task, *, calibrate: bool = False
+) -> None:
     """`bitswitch make`, with the training inputs, unlabelled, to take a hundred example inputs from."""
     inputs = task.unlabelled(output.with_suffix(".jsonl"))
     make_switch(

@@ -38,7 +38,7 @@ LEAST = 10
 _HELD_OUT = 5
 _AIM = 0.992
 # A pass above the budget loses its weights of least worth: this share at most, and down to so much of it.
-_TRIMMED = 0.15
+_TRIMMED = 0.3
 _TRIM_AIM = 0.998
 # The first price, in the worth of a usual weight by itself: much of it the others could do as well.
 _START = 20.0
@@ -164,9 +164,7 @@ class _Work:
             moved = [_moved(part) for part in above(bias, self._taus[bias], 0.0)]
             self._pair.set(bias, sum(moved, start=base))
 
-    def within(
-        self, limit: int, taken: int, fixed: int, size: Sizer
-    ) -> tuple[tuple[TensorSwitch, ...], int]:
+    def within(self, limit: int, taken: int, fixed: int, size: Sizer) -> tuple[tuple[TensorSwitch, ...], int]:
         """The tensors without those weights that are worth least, and their bytes: ``limit``, or `_TRIMMED` away.
 
         The model is set to them. Few weights leave little to mend, so nothing is fitted again to that.
