@@ -1,4 +1,4 @@
-"""The rivals' arithmetic: task vectors, each flat float32 (weights,), to one that all tasks share, or to one each.
+"""The rivals' arithmetic: task vectors, each flat float32 (weights,), to one for all tasks, or to one each.
 
 Written from the papers; knows nothing of models or of files. Trimming, election and rescaling go over all
 weights of a model at once, as in the authors' code.
@@ -69,9 +69,10 @@ def elect(vectors: Sequence[Vector]) -> Vector:
 
 
 def rescaled(elected: Vector, vector: Vector) -> Vector:
-    """EMR-merging, what stands for one task's vector: a mask keeps the elected weights whose signs agree
+    """EMR-merging, what stands for one task's vector: a mask and a rescaler on the elected one.
 
-    with its own, and a rescaler gives what is kept the magnitude in sum that the task's own vector has.
+    The mask keeps the weights whose signs agree with the task's own; the rescaler gives what is kept the
+    magnitude in sum that the task's own vector has.
     """
     kept = np.where(vector * elected > 0, elected, np.float32(0))
     norm = float(np.abs(kept).sum(dtype=np.float64))

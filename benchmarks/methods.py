@@ -45,12 +45,14 @@ class Ground:
         base: folder of the base.
         tasks: those that are merged or routed among.
         scratch: folder where switch files are kept.
+        scales: by merge, the λ that was best.
     """
 
     base: Path
     tasks: Sequence[Task]
     scratch: Path
     flat: Flat = field(init=False)
+    scales: dict[str, float] = field(init=False, default_factory=dict)
     _merged: dict[str, tuple[Vector, float]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -76,8 +78,8 @@ class Ground:
         if name not in self._merged:
             vectors = self.vectors
             started = time.process_time()
-            self._merged = {name: (merge(vectors), 0.0)}  # one is held at a time
-            self._merged[name] = (self._merged[name][0], time.process_time() - started)
+            found = merge(vectors)
+            self._merged = {name: (found, time.process_time() - started)}  # one is held at a time
         return self._merged[name]
 
     def answer(self, task: Task, added: Added, places: Sequence[int]) -> str:
@@ -98,7 +100,7 @@ def individual(ground: Ground, task: Task, places: Sequence[int]) -> Result:
 
 
 def merge(name: str, function: Callable[[Sequence[Vector]], Vector], scales: Sequence[float]) -> Method:
-    """One model for all tasks, θ + λ · a merge of the τ; of several λ the best in the mean on validation rows."""
+    """One model for all tasks: θ + λ · a merge of the τ; of several λ the best on validation rows."""
 
     def method(ground: Ground, task: Task, places: Sequence[int]) -> Result:
         vector, seconds = ground.merged(name, function)
@@ -112,18 +114,16 @@ def merge(name: str, function: Callable[[Sequence[Vector]], Vector], scales: Seq
 
 def best_scale(ground: Ground, name: str, vector: Vector, scales: Sequence[float]) -> float:
     """The λ with which the mean accuracy over all tasks' validation rows is highest."""
-    key = f"scale of {name}"
-    if key not in ground.__dict__:
-        means = {scale: 0.0 for scale in scales}
+    if name not in ground.scales:
+        means = dict.fromkeys(scales, 0.0)
         for task in ground.tasks:
             judge = Judge(ground.base, task)
             rows = [task.train[i] for i in spaced(len(task.train), VALIDATION)]
             for scale in scales:
                 judge.set(ground.flat.tensors(np.float32(scale) * vector))
                 means[scale] += float(judge.right(rows).mean())
-        ground.__dict__[key] = max(scales, key=lambda scale: means[scale])
-    found: float = ground.__dict__[key]
-    return found
+        ground.scales[name] = max(scales, key=lambda scale: means[scale])
+    return ground.scales[name]
 
 
 def emr(ground: Ground, task: Task, places: Sequence[int]) -> Result:

@@ -139,7 +139,7 @@ class Served:
             asked = []
             for i in range(start, min(start + _AT_ONCE, len(places))):
                 if shares[i]:
-                    head = self._digests[max(shares[i], key=lambda name: shares[i][name])]  # noqa: B023
+                    head = self._digests[max(shares[i], key=lambda name: shares[i][name])]
                     mix = Mix.of((self._digests[name], share) for name, share in shares[i].items())
                     asked.append(
                         (i, head, self._engine.submit(Request(mix, Want.CLASSIFY, (rows[i],), head)))

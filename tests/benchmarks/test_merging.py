@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from benchmarks import merging
 
 A = np.array([4.0, -1.0, 0.5, 0.0, -3.0], np.float32)

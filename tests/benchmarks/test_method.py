@@ -1,4 +1,4 @@
-"""The suite of methods as its command runs it, on two tiny tasks: every row, twice, the second time for free."""
+"""The suite of methods as its command runs it, on two tiny tasks: every row, and again for free."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import random
 from pathlib import Path
 
 import pytest
-from benchmarks import method
 from benchmarks.judge import Flat
 from benchmarks.tasks import Result, Task, spaced, tasks_of
+
+from benchmarks import method
 from tiny import WORDS, make_finetune
 
 LABELS = {"topic": ("bank", "film"), "spam": ("ham", "spam", "offer")}
@@ -71,7 +72,7 @@ def _routed(routes):  # type: ignore[no-untyped-def]
 def test_a_task_without_a_checkpoint_is_named(folders: tuple[Path, Path]) -> None:
     data, checkpoints = folders
     assert [task.name for task in tasks_of(data, checkpoints)] == ["spam", "topic"]
-    with pytest.raises(ValueError, match="missing: no test.jsonl"):
+    with pytest.raises(ValueError, match="missing: no test"):
         tasks_of(data, checkpoints, ["missing"])
 
 

@@ -3,7 +3,8 @@
 No labels and no training. Each pass runs the switched model once over all texts; on the way every linear
 layer is fitted (`layer.py`) to the fine-tune's answers, at one price of a bit for all layers, and its
 bias takes up what is left in the mean. Between passes the price is turned until the file meets the
-budget, and the fit is held less to the task vector. Which pass is taken, and whether any, is for texts to say
+budget, and the fit is held less to the task vector; a pass above the budget is measured without its weights
+of least worth. Which pass is taken, and whether any, is for texts to say
 that none was fitted to. Knows nothing of files or of the command line.
 """
 
@@ -165,9 +166,9 @@ class _Work:
             self._pair.set(bias, sum(moved, start=base))
 
     def within(self, limit: int, taken: int, fixed: int, size: Sizer) -> tuple[tuple[TensorSwitch, ...], int]:
-        """The tensors without those weights that are worth least, and their bytes: ``limit``, or `_TRIMMED` away.
+        """The tensors without the weights that are worth least, and their bytes.
 
-        The model is set to them. Few weights leave little to mend, so nothing is fitted again to that.
+        These are at most ``limit`` unless more than `_TRIMMED` would have to go. The model is set to them. Few weights leave little to mend, so nothing is fitted again to that.
 
         Args:
             limit: bytes wanted, at most.
