@@ -107,7 +107,7 @@ class Calibration:
                 "seed": self.seed,
             }
             taken = size(work.tensors(), told)
-            found, trimmed = work.within(limit, taken, fixed, lambda tensors: size(tensors, told))  # noqa: B023
+            found, trimmed = work.within(limit, taken, lambda tensors: size(tensors, told))  # noqa: B023
             distance = pair.distance()
             divergence = float(distance.divergence.mean())
             if trimmed <= limit and divergence < least and distance.surely_below(start):
@@ -165,18 +165,21 @@ class _Work:
             moved = [_moved(part) for part in above(bias, self._taus[bias], 0.0)]
             self._pair.set(bias, sum(moved, start=base))
 
-    def within(self, limit: int, taken: int, fixed: int, size: Sizer) -> tuple[tuple[TensorSwitch, ...], int]:
+    def within(self, limit: int, taken: int, size: Sizer) -> tuple[tuple[TensorSwitch, ...], int]:
         """The tensors without the weights that are worth least, and their bytes.
 
-        These are at most ``limit`` unless more than `_TRIMMED` would have to go. The model is set to them. Few weights leave little to mend, so nothing is fitted again to that.
+        These are at most ``limit`` unless more than `_TRIMMED` of the weights would have to go. The model is
+        set to what is left. Few weights leave little to mend, so nothing is fitted again to that.
 
         Args:
             limit: bytes wanted, at most.
             taken: bytes of all tensors as they are.
-            fixed: bytes of them that no weight left out would save.
+            size: bytes of the whole file with these tensors.
         """
-        worths = np.concatenate([layer.worths for layer in self._layers.values()])
         share, least, found = 0.0, -math.inf, self.tensors()
+        if taken > limit:
+            worths = np.concatenate([layer.worths for layer in self._layers.values()])
+            fixed = size(self.tensors(math.inf))
         while taken > limit and share < _TRIMMED:
             share = min(share + (1 - share) * (1 - (_TRIM_AIM * limit - fixed) / (taken - fixed)), _TRIMMED)
             least = float(np.quantile(worths, share))
