@@ -224,7 +224,7 @@ def test_a_pass_above_the_budget_is_brought_within_it(case, monkeypatch):
     within = _Work.within
 
     def narrowed(self, limit, taken, size):
-        limit = min(limit, taken * 39 // 40)  # so that every pass is above it
+        limit = min(limit, taken - 2)  # so that every pass is above it
         tensors, now = within(self, limit, taken, size)
         assert now == size(tensors)
         told.append((taken, now, limit))
@@ -233,8 +233,7 @@ def test_a_pass_above_the_budget_is_brought_within_it(case, monkeypatch):
     monkeypatch.setattr(_Work, "within", narrowed)
     switch = make(base, finetuned, budget, Calibration(base, finetuned, texts(0)))
     assert len(told) == len(RIDGES)
-    assert any(now <= limit for _, now, limit in told)
-    assert all(0.9 * limit < now < taken for taken, now, limit in told)
+    assert all(0.9 * limit < now <= limit < taken for taken, now, limit in told)
     assert "calibrated" in switch.rule.parameters
     # What was measured is what is written, and it is one of these.
     assert len(file.write(switch)) in [now for _, now, _ in told]
