@@ -176,11 +176,11 @@ class _Work:
             taken: bytes of all tensors as they are.
             size: bytes of the whole file with these tensors.
         """
-        share, least, found = 0.0, -math.inf, self.tensors()
+        share, least, fixed, found = 0.0, -math.inf, 0, self.tensors()
         if taken > limit:
             worths = np.concatenate([layer.worths for layer in self._layers.values()])
             fixed = size(self.tensors(math.inf))
-        while taken > limit and share < _TRIMMED:
+        while taken > max(limit, fixed) and share < _TRIMMED:
             share = min(share + (1 - share) * (1 - (_TRIM_AIM * limit - fixed) / (taken - fixed)), _TRIMMED)
             least = float(np.quantile(worths, share))
             found = self.tensors(least)
