@@ -40,7 +40,7 @@ def draw(chart: Chart, path: Path) -> None:
             if log:
                 scale("log", base=2) if axis is axes.xaxis else scale("log")
                 axis.set_major_formatter(lambda value, _: f"{value:.3g}")
-        if not chart.log_y:
+        if chart.from_zero and not chart.log_y:
             axes.set_ylim(bottom=0)
         axes.legend(frameon=False)
         FigureCanvasSVG(figure).print_svg(path, metadata={"Date": None})

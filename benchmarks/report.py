@@ -68,6 +68,7 @@ class Chart:
     Attributes:
         name: of the file, without suffix.
         kind: ``line`` joins points, ``step`` is a distribution function.
+        from_zero: whether a y axis that is not logarithmic begins at 0.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Chart:
     kind: Literal["line", "step"] = "line"
     log_x: bool = False
     log_y: bool = False
+    from_zero: bool = True
 
 
 @dataclass

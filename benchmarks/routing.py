@@ -12,15 +12,16 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from bitswitch.base.features import features
 from bitswitch.base.load import load
-from bitswitch.base.model import Base
+from bitswitch.base.model import Base, Hidden
 from bitswitch.cli.rows import read_examples
 from bitswitch.core import Route, Want
 from bitswitch.router.auto import AutoSwitch
@@ -37,10 +38,17 @@ class Features:
 
     Args:
         base: folder of the base; loaded when a file is not in the cache yet.
+        compute: what is made of a forward pass, float32 (rows, dim); a cache is of one such kind.
     """
 
-    def __init__(self, base: Path, data: Path, cache: Path) -> None:
-        self._base, self._data, self._cache = base, data, cache
+    def __init__(
+        self,
+        base: Path,
+        data: Path,
+        cache: Path,
+        compute: Callable[[Base, Hidden], torch.Tensor] = features,
+    ) -> None:
+        self._base, self._data, self._cache, self._make = base, data, cache, compute
         self._model: Base | None = None
         cache.mkdir(parents=True, exist_ok=True)
 
@@ -62,7 +70,7 @@ class Features:
         vectors = np.zeros((len(rows), model.model.config.hidden_size), np.float32)
         for start in range(0, len(order), 16):
             places = order[start : start + 16]
-            vectors[places] = features(model, model.forward_lower([rows[i] for i in places])).numpy()
+            vectors[places] = self._make(model, model.forward([rows[i] for i in places])).numpy()
         return vectors
 
 

@@ -18,8 +18,8 @@ from bitswitch.core import Want
 from bitswitch_store.switch import Switch, TensorSwitch
 
 
-def _steps(tensor: TensorSwitch, weight: float) -> torch.Tensor:
-    """``w·k·s`` of every weight, float32, in the tensor's shape."""
+def steps(tensor: TensorSwitch, weight: float) -> torch.Tensor:
+    """``w·k·s`` of every weight of a switch's tensor, float32, in the tensor's shape."""
     active = np.unpackbits(tensor.activation, count=tensor.numel, bitorder="little").astype(bool)
     signs = np.zeros(tensor.numel, np.float32)
     signs[active] = 2.0 * np.unpackbits(tensor.polarity, count=tensor.active, bitorder="little") - 1.0
@@ -42,11 +42,11 @@ def probabilities(
     sums: dict[str, torch.Tensor] = {}
     for switch, weight in mix:
         for tensor in switch.tensors:
-            steps = _steps(tensor, weight)
-            sums[tensor.name] = sums[tensor.name] + steps if tensor.name in sums else steps
+            step = steps(tensor, weight)
+            sums[tensor.name] = sums[tensor.name] + step if tensor.name in sums else step
     with torch.no_grad():
-        for name, steps in sums.items():
-            base.parameters[name].copy_((base.parameters[name].float() + steps).to(base.dtype))
+        for name, step in sums.items():
+            base.parameters[name].copy_((base.parameters[name].float() + step).to(base.dtype))
     answering = Heads(base).build(head.head)
     rows = base.encode(texts, want=Want.CLASSIFY)
     return np.concatenate([answering(base.forward([row])).float().numpy() for row in rows])

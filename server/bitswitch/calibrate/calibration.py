@@ -3,12 +3,14 @@
 No labels and no training. Each pass runs the switched model once over all texts; on the way every linear
 layer is fitted (`layer.py`) to the fine-tune's answers, at one price of a bit for all layers, and its
 bias takes up what is left in the mean. Between passes the price is turned until the file meets the
-budget, and the fit is held less to the task vector. Which pass is taken, and whether any, is for texts to say
+budget, and the fit is held less to the task vector; a pass above the budget is measured without its weights
+of least worth. Which pass is taken, and whether any, is for texts to say
 that none was fitted to. Knows nothing of files or of the command line.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +23,7 @@ from bitswitch.calibrate.layer import Layer
 from bitswitch.calibrate.pair import Pair, Text
 from bitswitch_store import planes
 from bitswitch_store.binarize import RefinedSizer
-from bitswitch_store.budget import above
+from bitswitch_store.budget import Sizer, above
 from bitswitch_store.checkpoint import Checkpoint
 from bitswitch_store.match import match
 from bitswitch_store.switch import TensorSwitch
@@ -36,6 +38,9 @@ LEAST = 10
 # Every so many-th text is held out.
 _HELD_OUT = 5
 _AIM = 0.992
+# A pass above the budget loses its weights of least worth: this share at most, and down to so much of it.
+_TRIMMED = 0.3
+_TRIM_AIM = 0.998
 # The first price, in the worth of a usual weight by itself: much of it the others could do as well.
 _START = 20.0
 # Bytes go with the price to about the power −¼; between two passes the fit itself moves them as much.
@@ -94,9 +99,6 @@ class Calibration:
         price = work.price
         for number, ridge in enumerate(RIDGES, start=1):
             pair.run_switched(partial(work.fit, price, ridge))
-            distance = pair.distance()
-            divergence = float(distance.divergence.mean())
-            found = work.tensors()
             told = {
                 "calibrated": len(fitted),
                 "held_out": len(held_out),
@@ -104,8 +106,11 @@ class Calibration:
                 "ridge": ridge,
                 "seed": self.seed,
             }
-            taken = size(found, told)
-            if taken <= limit and divergence < least and distance.surely_below(start):
+            taken = size(work.tensors(), told)
+            found, trimmed = work.within(limit, taken, lambda tensors: size(tensors, told))  # noqa: B023
+            distance = pair.distance()
+            divergence = float(distance.divergence.mean())
+            if trimmed <= limit and divergence < least and distance.surely_below(start):
                 best, least = (found, told), divergence
             if self.progress is not None:
                 self.progress(number, len(RIDGES), least)
@@ -154,7 +159,7 @@ class _Work:
             return
         bias = self._pair.biases.get(name)
         layer.fit(inputs, self._wanted[name], price=price, ridge=ridge, centre=bias is not None)
-        weight = layer.weight
+        weight = layer.weight()
         self._pair.set(name, weight)
         if bias is not None:
             base = self._pair.base[bias]
@@ -162,11 +167,35 @@ class _Work:
             moved = [_moved(part) for part in above(bias, self._taus[bias], 0.0)]
             self._pair.set(bias, sum(moved, start=base))
 
-    def tensors(self) -> tuple[TensorSwitch, ...]:
-        """All tensors as they are now."""
+    def within(self, limit: int, taken: int, size: Sizer) -> tuple[tuple[TensorSwitch, ...], int]:
+        """The tensors without the weights that are worth least, and their bytes.
+
+        These are at most ``limit`` unless more than `_TRIMMED` of the weights would have to go. The model is
+        set to what is left. Few weights leave little to mend, so nothing is fitted again to that.
+
+        Args:
+            limit: bytes wanted, at most.
+            taken: bytes of all tensors as they are.
+            size: bytes of the whole file with these tensors.
+        """
+        share, least, fixed, found = 0.0, -math.inf, 0, self.tensors()
+        if taken > limit:
+            worths = np.concatenate([layer.worths for layer in self._layers.values()])
+            fixed = size(self.tensors(math.inf))
+        while taken > max(limit, fixed) and share < _TRIMMED:
+            share = min(share + (1 - share) * (1 - (_TRIM_AIM * limit - fixed) / (taken - fixed)), _TRIMMED)
+            least = float(np.quantile(worths, share))
+            found = self.tensors(least)
+            taken = size(found)
+        for name, layer in self._layers.items():
+            self._pair.set(name, layer.weight(least))
+        return found, taken
+
+    def tensors(self, least: float = -math.inf) -> tuple[TensorSwitch, ...]:
+        """All tensors as they are now, of matrices the weights that are worth ``least`` a bit."""
         found = [*self.fixed]
         for layer in self._layers.values():
-            found += layer.tensors()
+            found += layer.tensors(least)
         for bias, tau in self._taus.items():
             found += above(bias, tau, 0.0)
         return tuple(sorted(found, key=lambda tensor: tensor.name))

@@ -34,6 +34,7 @@ class Layer:
         tau: its task vector, likewise.
         sensitivity: float64 (outputs,), positive: how much an error of each output weighs.
         start: the data-free choice; None if it left the matrix alone.
+        worths: float32, of each active weight in turn: what it saves of the loss, by itself, for each bit.
     """
 
     def __init__(
@@ -55,20 +56,26 @@ class Layer:
             self._signs = planes.unpack(start)
             usual = start.knobs.max()
             self._knobs = np.broadcast_to(np.where(start.knobs > 0, start.knobs, usual), len(tau)).copy()
+        self.worths = np.full(np.count_nonzero(self._signs), np.inf, np.float32)
 
-    @property
-    def weight(self) -> torch.Tensor:
-        """The base's weights with the switch applied, float32 (outputs, inputs)."""
-        signs = torch.from_numpy(self._signs).float()
+    def weight(self, least: float = -math.inf) -> torch.Tensor:
+        """The base's weights with the switch applied, float32 (outputs, inputs); see `tensors`."""
+        signs = torch.from_numpy(self._worth(least)).float()
         return torch.addcmul(self.base, signs, torch.from_numpy(self._knobs).unsqueeze(1))
 
-    def tensors(self) -> list[TensorSwitch]:
-        """The tensor switch; none if no weight is active."""
-        used = (self._signs != 0).any(axis=1)
+    def tensors(self, least: float = -math.inf) -> list[TensorSwitch]:
+        """The tensor switch, of the weights that are worth ``least`` a bit; none if no weight is active."""
+        signs = self._worth(least)
+        used = (signs != 0).any(axis=1)
         if not used.any():
             return []
         knobs = np.where(used, self._knobs, np.float32(0))
-        return [TensorSwitch(self.name, self._signs.shape, *planes.pack(self._signs), knobs)]
+        return [TensorSwitch(self.name, signs.shape, *planes.pack(signs), knobs)]
+
+    def _worth(self, least: float) -> NDArray[np.int8]:
+        signs = self._signs.copy()
+        signs[signs != 0] *= self.worths >= least
+        return signs
 
     def fit(
         self, inputs: torch.Tensor, outputs: torch.Tensor, *, price: float, ridge: float, centre: bool
@@ -110,7 +117,11 @@ class Layer:
                 row_prices,
             )
             product = (wanted - rest) / knobs
+        # What the loss would rise by without a weight, all others as they are: as the descent saw it.
+        rise = knobs * (knobs * covariance.diagonal() + 2 * torch.from_numpy(self._signs) * rest)
+        rise *= torch.from_numpy(self.sensitivity / bits).float().unsqueeze(1)
         self._turn_knobs(product, wanted, norm)
+        self.worths = rise.numpy()[self._signs != 0]
 
     def _turn_knobs(self, product: torch.Tensor, wanted: torch.Tensor, norm: float) -> None:
         """Set the knobs for the signs as they are; ``product`` is signs times covariance, and stays so.

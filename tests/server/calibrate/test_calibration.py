@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
-from bitswitch.calibrate.calibration import LEAST, RIDGES, Calibration
+from bitswitch.calibrate.calibration import LEAST, RIDGES, Calibration, _Work
+from bitswitch.calibrate.layer import Layer
 from bitswitch.calibrate.pair import Distance, Pair
 from bitswitch.calibrate.splice import SPLICES
 from bitswitch_store import file
@@ -133,8 +134,8 @@ def test_the_distance_told_is_that_of_the_switch(case):
     base, finetuned, budget = case
     told = []
     inputs = [text for text in texts(0, 200) if len(text.split()) == 8]  # none is cut
-    calibration = Calibration(base, finetuned, inputs, progress=lambda *state: told.append(state))
-    switch = make(base, finetuned, budget, calibration)
+    told_to = Calibration(base, finetuned, inputs, progress=lambda *state: told.append(state))
+    switch = make(base, finetuned, budget, told_to)
     passes = len(RIDGES)
     assert [(number, of) for number, of, _ in told] == [(i, passes) for i in range(1, passes + 1)]
     pair = Pair(base, finetuned, inputs[:1], inputs[4::5], head=True)
@@ -191,3 +192,51 @@ def test_what_cannot_be_calibrated_is_named(case):
         )
     with pytest.raises(SwitchError, match="the budget allows"):
         make(base, finetuned, 0.001, Calibration(base, finetuned, texts(0)))
+
+
+def test_what_is_worth_least_is_left_out():
+    rng = np.random.default_rng(0)
+    base, tau = torch.zeros(6, 8), torch.from_numpy(rng.standard_normal((6, 8)).astype(np.float32))
+    layer = Layer("w", base, tau, np.ones(6), None)
+    inputs = torch.from_numpy(rng.standard_normal((200, 8)).astype(np.float32))
+    layer.fit(inputs, inputs @ tau.T, price=1e-3, ridge=0.01, centre=False)
+    (whole,) = layer.tensors()
+    assert len(layer.worths) == whole.active > 8
+    least = float(np.median(layer.worths))
+    (part,) = layer.tensors(least)
+    kept = signs(whole)[signs(whole) != 0] * (layer.worths >= least)
+    np.testing.assert_array_equal(signs(part)[signs(whole) != 0], kept)
+    assert part.active == np.count_nonzero(layer.worths >= least) < whole.active
+    # No other choice of one weight would have lost less than that of least worth.
+    target = inputs @ tau.T
+    errors = []
+    for place in zip(*np.nonzero(signs(whole)), strict=True):
+        without = layer.weight().clone()
+        without[place] = 0
+        errors.append(float((target - inputs @ without.T).square().sum()))
+    cheapest = sorted(range(len(errors)), key=errors.__getitem__)[:5]
+    assert int(np.argmin(layer.worths)) in cheapest
+
+
+def test_a_pass_above_the_budget_is_brought_within_it(tmp_path, monkeypatch):
+    base = make_base(tmp_path / "base")
+    finetuned = make_finetune(tmp_path / "topic", base, ("bank", "film", "spam"), noise=0.1)
+    budget = 0.2  # of which the matrices get a good part
+    told = []
+    within = _Work.within
+
+    def narrowed(self, limit, taken, size):
+        limit = min(limit, taken * 99 // 100)  # so that every pass is above it
+        tensors, now = within(self, limit, taken, size)
+        assert now == size(tensors)
+        told.append((taken, now, limit))
+        return tensors, now
+
+    monkeypatch.setattr(_Work, "within", narrowed)
+    switch = make(base, finetuned, budget, Calibration(base, finetuned, texts(0)))
+    assert len(told) == len(RIDGES)
+    # The first price leaves hardly a weight that could be left out.
+    assert all(0.9 * limit < now <= limit < taken for taken, now, limit in told[1:])
+    assert "calibrated" in switch.rule.parameters
+    # What was measured is what is written, and it is one of these.
+    assert len(file.write(switch)) in [now for _, now, _ in told]
