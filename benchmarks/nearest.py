@@ -14,9 +14,9 @@ from typing import Any
 import faiss
 import numpy as np
 
+from benchmarks.made_tasks import Tasks, Vectors
 from benchmarks.report import Bar, Report, Table
 from benchmarks.setting import percentile
-from benchmarks.made_tasks import Tasks, Vectors
 
 _faiss: Any = faiss
 QUERIES = 100

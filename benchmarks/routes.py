@@ -16,10 +16,11 @@ from typing import TypeVar
 import faiss
 import numpy as np
 
+from benchmarks.made_tasks import Tasks, Vectors
 from benchmarks.nearest import measure, times
 from benchmarks.report import Bar, Report, Table
 from benchmarks.setting import Setting
-from benchmarks.made_tasks import Tasks, Vectors
+from bitswitch.core import RouteMode
 from bitswitch.memory import give_back
 from bitswitch.router.auto import AutoSwitch
 from bitswitch.router.codes import Codes
@@ -90,8 +91,8 @@ class _Size:
         self.follow_seconds, after = _cpu(lambda: View(fit, {**sets, **more}))
         self.axes, self.probes = fit.vote_axes, fit.index.probes
         view = View(fit, sets)
-        self.route = times(lambda row: view.route(row, 10), inputs)
-        self.between = times(lambda row: after.route(row, 10), inputs)
+        self.route = times(lambda row: view.route(row, 10, RouteMode.MIX), inputs)
+        self.between = times(lambda row: after.route(row, 10, RouteMode.MIX), inputs)
         places = [fit.metric.place(row[np.newaxis])[0, : self.axes] for row in inputs]
         self.search = times(lambda place: fit.index.nearest(place, 10), places)
         flat = QueryIndex.of(

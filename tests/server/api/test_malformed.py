@@ -97,7 +97,7 @@ MALFORMED = [
     (INFER, b"{}", 400, None, "inputs is missing"),
     (INFER, b'{"inputs": []}', 400, None, "inputs: List should have at least 1 item"),
     (INFER, json.dumps({"inputs": [TEXT, TEXT]}).encode(), 400, None, "inputs: List should have at most 1"),
-    (INFER, tensor(name="image"), 400, None, "inputs.0.name: Input should be 'text'"),
+    (INFER, tensor(name="image"), 400, None, "The input is 'image'; this server's base reads 'text'"),
     (INFER, tensor(datatype="FP32"), 400, None, "inputs.0.datatype: Input should be 'BYTES'"),
     (INFER, tensor(shape=[2]), 400, None, "shape [2] does not fit 1 texts"),
     (INFER, tensor(shape=[0], data=[]), 400, None, "There is no input"),
