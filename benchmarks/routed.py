@@ -57,7 +57,7 @@ class Routes:
     def _published(self) -> tuple[Features, QueryIndex]:
         found = self._features("published", published)
         queries = {task.name: found.of(f"{task.name}/train", QUERIES) for task in self.ground.tasks}
-        return found, QueryIndex(queries)
+        return found, QueryIndex.of(queries)
 
     @cached_property
     def values(self) -> int:
