@@ -17,9 +17,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bitswitch.asked import Asked, Inputs, check_count
+from bitswitch.asked import Asked, check_count
 from bitswitch.base.model import Base
-from bitswitch.core import Mix, Request, Result, Row, Timing, Want
+from bitswitch.core import Inputs, Mix, Request, Result, Row, Timing, Want
 from bitswitch.engine.engine import Engine
 from bitswitch.errors import (
     DeadlineExceededError,

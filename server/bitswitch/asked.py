@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bitswitch.core import Mix, Request, Row, Want
+from bitswitch.core import Inputs, Mix, Request, Row, Want
 from bitswitch.engine.admission import Ticket
 from bitswitch.errors import InputTooLongError, InvalidRequestError
 from bitswitch.tenants.limits import Permit
-
-Inputs = Sequence[str | tuple[str, str]]
-"""Texts and pairs of texts, or images; see `bitswitch.base.encoder`."""
 
 
 @dataclass(frozen=True)

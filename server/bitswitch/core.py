@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,6 +62,10 @@ def _to_fp32(digest: str, weight: float) -> float:
     if not math.isfinite(rounded):
         raise ValueError(f"the weight of {digest} is {weight}; it must be finite in fp32")
     return rounded
+
+
+Inputs: TypeAlias = Sequence[str | tuple[str, str]]
+"""Texts and pairs of texts; or images, each as a data URL or as base64."""
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as UnreadableError
 
-from bitswitch.core import RouteMode
+from bitswitch.core import InputLimits, RouteMode
 
+_LIMITS = InputLimits()
 PREFIX = "BITSWITCH_"
 # Set by others under our prefix: our own client, and Kubernetes for a service of our name.
 _NOT_OURS = ("URL", "CONFIG")
@@ -118,13 +119,15 @@ class Settings(BaseSettings):
         60.0, gt=0, le=86_400, allow_inf_nan=False, description="Seconds a request may take."
     )
     max_inputs: int = Field(256, ge=1, description="Inputs in one request, at most.")
-    max_text_chars: int = Field(65_536, ge=1, description="Characters in one text, at most.")
+    max_text_chars: int = Field(_LIMITS.text_chars, ge=1, description="Characters in one text, at most.")
     max_image_bytes: ByteSize = Field(
-        ByteSize(4 * 2**20), ge=1024, description="Size of one image's file, at most, such as 4MiB."
+        ByteSize(_LIMITS.image_bytes), ge=1024, description="Size of one image's file, at most, such as 4MiB."
     )
-    max_image_pixels: int = Field(2**24, ge=1, description="Width times height of one image, at most.")
+    max_image_pixels: int = Field(
+        _LIMITS.image_pixels, ge=1, description="Width times height of one image, at most."
+    )
     max_request_pixels: int = Field(
-        2**26, ge=1, description="Width times height of all images of one request, at most."
+        _LIMITS.request_pixels, ge=1, description="Width times height of all images of one request, at most."
     )
     max_body_bytes: ByteSize = Field(
         ByteSize(8 * 2**20), ge=1024, description="Size of a JSON body, at most, such as 8MiB."

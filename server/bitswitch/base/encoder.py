@@ -10,10 +10,7 @@ from typing import Literal, Protocol
 
 import torch
 
-from bitswitch.core import Row, Want
-
-Inputs = Sequence[str | tuple[str, str]]
-"""Texts and pairs of texts; or images, each as a data URL or as base64."""
+from bitswitch.core import Inputs, Row, Want
 
 
 class Encoder(Protocol):

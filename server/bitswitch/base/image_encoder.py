@@ -12,10 +12,9 @@ from PIL import Image
 from transformers import PreTrainedModel
 
 from bitswitch.base import data_url
-from bitswitch.base.encoder import Inputs
 from bitswitch.base.faults import BaseError
 from bitswitch.base.picture import open_picture
-from bitswitch.core import InputLimits, Row, Want
+from bitswitch.core import InputLimits, Inputs, Row, Want
 from bitswitch.errors import InputTooLongError, InvalidRequestError
 
 _FIELD = "pixel_values"

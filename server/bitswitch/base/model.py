@@ -16,9 +16,9 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
-from bitswitch.base.encoder import Encoder, Inputs
+from bitswitch.base.encoder import Encoder
 from bitswitch.base.pooling import Pooling
-from bitswitch.core import Row, Want
+from bitswitch.core import Inputs, Row, Want
 from bitswitch_store.switch import BaseIdentity
 
 

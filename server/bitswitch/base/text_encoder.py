@@ -11,9 +11,8 @@ from tokenizers import Tokenizer, normalizers
 from transformers import PreTrainedTokenizerBase
 
 from bitswitch.base.data_url import is_image
-from bitswitch.base.encoder import Inputs
 from bitswitch.base.faults import BaseError
-from bitswitch.core import InputLimits, Row, Want
+from bitswitch.core import InputLimits, Inputs, Row, Want
 from bitswitch.errors import InputTooLongError, InvalidRequestError
 
 _CHARS = 4

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +54,7 @@ class Moments:
         """Of some sets, each (queries, dim), values up to `LARGEST`; at least one. Each is let go at once."""
         sets = iter(sets)
         first = next(sets)
-        return cls.none(first.shape[1]).plus(_chain(first, sets))
+        return cls.none(first.shape[1]).plus(chain((first,), sets))
 
     def plus(self, sets: Iterable[NDArray[np.floating]]) -> Moments:
         """These and some more sets."""
@@ -75,13 +76,6 @@ class Moments:
                 rows = residuals[start : start + _ROWS]
                 scatter += sign * (rows.T @ rows).astype(np.int64)
         return Moments(tasks, vectors, total, outer, scatter)
-
-
-def _chain(
-    first: NDArray[np.floating], rest: Iterator[NDArray[np.floating]]
-) -> Iterator[NDArray[np.floating]]:
-    yield first
-    yield from rest
 
 
 def _blocks(

@@ -87,7 +87,7 @@ class Views:
             if last is not None and vectors > self._at_once:
                 view = View(last.fit, sets, last)
             if view is None or 2 * view.shared < len(sets):
-                view = self._fitted(sets, last)
+                view = self._fitted(sets)
         with self._changed:
             if self._kept.get(caller) is last:  # or a fit made beside has come first
                 self._keep(caller, view)
@@ -139,7 +139,7 @@ class Views:
         fit = next(same, None)
         return None if fit is None else View(fit, sets)
 
-    def _fitted(self, sets: Mapping[str, Codes], near: View | None) -> View:
+    def _fitted(self, sets: Mapping[str, Codes]) -> View:
         """Fit these now; who wants the same meanwhile waits for it, and nobody else."""
         key = frozenset(sets)
         with self._changed:
@@ -147,14 +147,14 @@ class Views:
         with gate:
             view = self._exact(sets)
             if view is None:
-                view = View(self._made(sets, near), sets)
+                view = View(self._made(sets), sets)
         with self._changed:
             self._gates.pop(key, None)
         return view
 
-    def _made(self, sets: Mapping[str, Codes], near: View | None = None) -> Fit:
+    def _made(self, sets: Mapping[str, Codes]) -> Fit:
         """A fit, from the sums of the kept one that has most in common: whose it is does not matter."""
-        fits = [view.fit for view in (*self.kept().values(), *([near] if near else []))]
+        fits = [view.fit for view in self.kept().values()]
         nearest = min(fits, key=lambda fit: len(sets.keys() ^ fit.sets.keys()), default=None)
         fit = Fit.of(sets, self._quantile, nearest)
         give_back()
