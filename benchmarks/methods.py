@@ -73,6 +73,10 @@ class Ground:
         """The one of ``task``."""
         return self.vectors[self.tasks.index(task)]
 
+    def switch(self, task: Task, path: str) -> Path:
+        """Where the file of a task's switch of one kind is kept."""
+        return self.scratch / f"{task.name}.{path}.switch.safetensors"
+
     def merged(self, name: str, merge: Callable[[Sequence[Vector]], Vector]) -> tuple[Vector, float]:
         """A merge of all, made once, and the CPU seconds it took."""
         if name not in self._merged:
@@ -144,7 +148,7 @@ def switched(path: str, make: Maker) -> Method:
     """A switch, read back from the file it was written to; the file is kept."""
 
     def method(ground: Ground, task: Task, places: Sequence[int]) -> Result:
-        output = ground.scratch / f"{task.name}.{path}.switch.safetensors"
+        output = ground.switch(task, path)
         seconds = make_once(ground, task, output, make)
         switch = file.read(output)
         right = ground.answer(task, added_by(switch), places)

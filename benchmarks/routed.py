@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 
 from benchmarks.judge import Judge, head_bytes
 from benchmarks.methods import Ground, Method, Vector, added_by
-from benchmarks.routing import Features, router
+from benchmarks.routing import Features, lower_features, router
 from benchmarks.tasks import Result, Task
-from bitswitch.base.features import features
 from bitswitch.base.load import load
-from bitswitch.base.model import Base, Hidden
-from bitswitch.core import Mix, Request, Want
+from bitswitch.base.model import Base
+from bitswitch.core import Mix, Request, Row, Want
 from bitswitch.engine.engine import Engine
 from bitswitch.router.index import QueryIndex
 from bitswitch.router.votes import count
@@ -33,9 +32,9 @@ Shares = Mapping[str, float]
 _AT_ONCE = 64
 
 
-def published(_: Base, hidden: Hidden) -> torch.Tensor:
+def published(base: Base, rows: Sequence[Row]) -> torch.Tensor:
     """The features of the released code: the last layer's first token, as it is; float32 (rows, dim)."""
-    return hidden.output["last_hidden_state"][:, 0].float()
+    return base.forward(rows).output["last_hidden_state"][:, 0].float()
 
 
 @dataclass
@@ -49,7 +48,7 @@ class Routes:
     ground: Ground
     cache: Path
 
-    def _features(self, name: str, compute: Callable[[Base, Hidden], torch.Tensor]) -> Features:
+    def _features(self, name: str, compute: Callable[[Base, Sequence[Row]], torch.Tensor]) -> Features:
         data = self.ground.tasks[0].data.parent
         return Features(self.ground.base, data, self.cache / name, compute)
 
@@ -72,7 +71,7 @@ class Routes:
 
     @cached_property
     def _ours(self) -> tuple[Features, Mapping[str, NDArray[np.float32]]]:
-        found = self._features("ours", features)
+        found = self._features("ours", lower_features)
         return found, {task.name: found.of(f"{task.name}/train", QUERIES) for task in self.ground.tasks}
 
     def ours(self, task: Task, places: Sequence[int]) -> list[tuple[Shares, bool]]:
@@ -90,7 +89,7 @@ def by_batches(routes: Routes, path: str | None) -> Method:
         if path is None:
             return ground.vector(task)
         if task.name not in kept:
-            added = added_by(file.read(switch_path(ground, task, path)))
+            added = added_by(file.read(ground.switch(task, path)))
             kept[task.name] = ground.flat.flatten(added)
         return kept[task.name]
 
@@ -108,23 +107,18 @@ def by_batches(routes: Routes, path: str | None) -> Method:
             hits.append(judge.right([task.test[i] for i in places[start : start + BATCH]]))
         right = Result.marks(len(task.test), places, np.concatenate(hits))
         if path is not None:
-            return Result(right, switch_path(ground, task, path).stat().st_size, ground.nbytes)
+            return Result(right, ground.switch(task, path).stat().st_size, ground.nbytes)
         queries = 2 * routes.values
         return Result(right, ground.nbytes + head_bytes(ground.base, task) + queries, ground.nbytes)
 
     return method
 
 
-def switch_path(ground: Ground, task: Task, path: str) -> Path:
-    """Where `methods.switched` left a switch."""
-    return ground.scratch / f"{task.name}.{path}.switch.safetensors"
-
-
 class Served:
     """The product's engine over switches, one request at a time; ``close`` ends it."""
 
     def __init__(self, ground: Ground, path: str) -> None:
-        paths = {task.name: switch_path(ground, task, path) for task in ground.tasks}
+        paths = {task.name: ground.switch(task, path) for task in ground.tasks}
         self._digests = {name: file.digest(where.read_bytes()) for name, where in paths.items()}
         self._switches = {self._digests[name]: file.read(where) for name, where in paths.items()}
         self._base = load(ground.base, dtype="float32")
@@ -165,7 +159,7 @@ def by_request(path: str, shares: Callable[[Task, Sequence[int]], list[Shares]])
         right = served[0].right(task, places, shares(task, places))
         if task == ground.tasks[-1]:
             served.pop().close()
-        size = switch_path(ground, task, path).stat().st_size
+        size = ground.switch(task, path).stat().st_size
         return Result(Result.marks(len(task.test), places, right), size, ground.nbytes)
 
     return method

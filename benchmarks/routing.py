@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from bitswitch.base.features import features
 from bitswitch.base.load import load
-from bitswitch.base.model import Base, Hidden
+from bitswitch.base.model import Base
 from bitswitch.cli.rows import read_examples
-from bitswitch.core import Route, Want
+from bitswitch.core import Route, Row, Want
 from bitswitch.router.auto import AutoSwitch
 from bitswitch.router.index import QueryIndex
 from bitswitch.router.votes import count
@@ -33,12 +33,17 @@ Vectors = NDArray[np.float32]
 OUTSIDE = "clinc150/oos_test"
 
 
+def lower_features(base: Base, rows: Sequence[Row]) -> torch.Tensor:
+    """The product's features, by no more of the model than they need: float32 (rows, dim)."""
+    return features(base, base.forward_lower(rows))
+
+
 class Features:
     """The feature vectors of the data's files, each computed once.
 
     Args:
         base: folder of the base; loaded when a file is not in the cache yet.
-        compute: what is made of a forward pass, float32 (rows, dim); a cache is of one such kind.
+        compute: what is made of rows, float32 (rows, dim); a cache is of one such kind.
     """
 
     def __init__(
@@ -46,7 +51,7 @@ class Features:
         base: Path,
         data: Path,
         cache: Path,
-        compute: Callable[[Base, Hidden], torch.Tensor] = features,
+        compute: Callable[[Base, Sequence[Row]], torch.Tensor] = lower_features,
     ) -> None:
         self._base, self._data, self._cache, self._make = base, data, cache, compute
         self._model: Base | None = None
@@ -70,7 +75,7 @@ class Features:
         vectors = np.zeros((len(rows), model.model.config.hidden_size), np.float32)
         for start in range(0, len(order), 16):
             places = order[start : start + 16]
-            vectors[places] = self._make(model, model.forward([rows[i] for i in places])).numpy()
+            vectors[places] = self._make(model, [rows[i] for i in places]).numpy()
         return vectors
 
 
@@ -133,11 +138,11 @@ def cost(base: Base, texts: Sequence[str], queries: Mapping[str, Vectors]) -> No
     """What a route costs beside one full pass: texts one at a time, both by turns, medians."""
     auto = router(queries)
     rows = base.encode(texts, want=Want.FEATURES)
-    auto.pick(features(base, base.forward_lower(rows[:1])).numpy(), queries)
+    auto.pick(lower_features(base, rows[:1]).numpy(), queries)
     times = []
     for row in rows:
         started = time.perf_counter()
-        vectors = features(base, base.forward_lower([row])).numpy()
+        vectors = lower_features(base, [row]).numpy()
         computed = time.perf_counter()
         auto.pick(vectors, queries)
         found = time.perf_counter()
