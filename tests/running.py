@@ -10,7 +10,7 @@ import asyncio
 import math
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -138,6 +138,18 @@ class House:
         quotas = Quotas(partial(limit_table.read, store.database, limits), limits)
         ledger = Ledger(store.database)
         return cls(base, store, engine, router, publisher, answers, metrics, quotas, ledger)
+
+    @contextmanager
+    def running(self, files: Iterable[Path] = ()) -> Iterator[House]:
+        """Started, with these switch files published for the default tenant; stopped and closed after it."""
+        self.engine.start()
+        try:
+            for path in files:
+                self.publisher.publish(path.read_bytes(), tenant="default", name=None, public=False)
+            yield self
+        finally:
+            self.engine.stop(10)
+            self.store.close()
 
     def app(
         self,

@@ -29,14 +29,11 @@ PAIRS = [("who wrote it ?", "hamlet was written by shakespeare ."), (LONG, "shor
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
-    house = House.build(demo_base(), tmp_path_factory.mktemp("demo") / "store", timeout=120)
-    house.engine.start()
-    with serving(house.app()) as address, Client(address, timeout=120) as client:
+    built = House.build(demo_base(), tmp_path_factory.mktemp("demo") / "store", timeout=120)
+    with built.running() as house, serving(house.app()) as address, Client(address, timeout=120) as client:
         for path in FILES:
             client.publish(path)
         yield client
-    house.engine.stop(10)
-    house.store.close()
 
 
 def static(path):

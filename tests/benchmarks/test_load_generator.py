@@ -15,12 +15,9 @@ from benchmarks.load import Plan, run
 def port(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     from running import House, serving
 
-    house = House.build(tiny_base, tmp_path_factory.mktemp("store"))
-    house.engine.start()
-    with serving(house.app()) as address:
+    built = House.build(tiny_base, tmp_path_factory.mktemp("store"))
+    with built.running() as house, serving(house.app()) as address:
         yield int(address.rpartition(":")[2])
-    house.engine.stop(10)
-    house.store.close()
 
 
 def plan(port: int, model: str) -> Plan:

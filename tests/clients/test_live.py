@@ -63,12 +63,9 @@ def kind(request: pytest.FixtureRequest) -> type[Client]:
 @pytest.fixture(scope="module")
 def address(kind: type[Client], tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An empty server of its own for each kind of client; it wants a key."""
-    house = House.build(tiny_base, tmp_path_factory.mktemp("store"))
-    house.engine.start()
-    with serving(house.app(key=KEY)) as address:
+    built = House.build(tiny_base, tmp_path_factory.mktemp("store"))
+    with built.running() as house, serving(house.app(key=KEY)) as address:
         yield address
-    house.engine.stop(10)
-    house.store.close()
 
 
 @pytest.fixture(scope="module")

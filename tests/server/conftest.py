@@ -29,13 +29,9 @@ def house(
     """Running parts with all switches published; tests that publish or delete use names of their own."""
     from running import House
 
-    house = House.build(tiny_base, tmp_path_factory.mktemp("store"))
-    house.engine.start()
-    for path in switch_files.values():
-        house.publisher.publish(path.read_bytes(), tenant="default", name=None, public=False)
-    yield house
-    house.engine.stop(10)
-    house.store.close()
+    built = House.build(tiny_base, tmp_path_factory.mktemp("store"))
+    with built.running(switch_files.values()) as house:
+        yield house
 
 
 @pytest.fixture
@@ -51,14 +47,10 @@ def gated(
     """Running parts of which no switch is read before the `gate` opens: a request for one waits, for sure."""
     from running import House
 
-    house = House.build(tiny_base, tmp_path / "store", gate=gate, queue_limit=2, timeout=20)
-    house.engine.start()
-    for path in switch_files.values():
-        house.publisher.publish(path.read_bytes(), tenant="default", name=None, public=False)
-    yield house
-    gate.set()
-    house.engine.stop(10)
-    house.store.close()
+    built = House.build(tiny_base, tmp_path / "store", gate=gate, queue_limit=2, timeout=20)
+    with built.running(switch_files.values()) as house:
+        yield house
+        gate.set()
 
 
 @pytest.fixture(scope="session")

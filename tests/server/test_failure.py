@@ -29,13 +29,9 @@ def broken_soon(tiny_base, switch_files, tmp_path, monkeypatch):
     """A house of this test's own, to break things in."""
     monkeypatch.setattr(recovery, "PAUSE", 0.01)
     monkeypatch.setattr(database, "_BUSY_SECONDS", 0)
-    house = House.build(tiny_base, tmp_path / "store", queue_seconds=1.0)
-    house.engine.start()
-    for path in switch_files.values():
-        house.publisher.publish(path.read_bytes(), tenant="default", name=None, public=False)
-    yield house
-    house.engine.stop(10)
-    house.store.close()
+    built = House.build(tiny_base, tmp_path / "store", queue_seconds=1.0)
+    with built.running(switch_files.values()) as house:
+        yield house
 
 
 @pytest.fixture

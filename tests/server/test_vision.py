@@ -55,13 +55,9 @@ def files(base_folder, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def house(base_folder, files, tmp_path_factory):
-    house = House.build(base_folder, tmp_path_factory.mktemp("store"), input_limits=LIMITS)
-    house.engine.start()
-    for path in files.values():
-        house.publisher.publish(path.read_bytes(), tenant="default", name=None, public=False)
-    yield house
-    house.engine.stop(10)
-    house.store.close()
+    built = House.build(base_folder, tmp_path_factory.mktemp("store"), input_limits=LIMITS)
+    with built.running(files.values()) as house:
+        yield house
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from places import Place
+from places import Place, needing
 from sqlalchemy import URL
 
 import postgres
@@ -17,23 +17,15 @@ from bitswitch_store.store import Store
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[URL]:
     """A PostgreSQL server's."""
-    pytest.importorskip("psycopg", reason="psycopg is not installed")
-    try:
-        with postgres.database() as url:
-            yield url
-    except postgres.NoPostgresError as error:
-        pytest.skip(str(error))
+    with needing("psycopg", postgres.NoPostgresError), postgres.database() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
 def s3_address() -> Iterator[str]:
     """An S3 server's."""
-    pytest.importorskip("obstore", reason="obstore is not installed")
-    try:
-        with s3.server() as address:
-            yield address
-    except s3.NoS3Error as error:
-        pytest.skip(str(error))
+    with needing("obstore", s3.NoS3Error), s3.server() as address:
+        yield address
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

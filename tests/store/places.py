@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from small import BASE
 from sqlalchemy import URL, update
 
@@ -15,6 +17,16 @@ from bitswitch_store.blobs import Blobs, DirectoryBlobs
 from bitswitch_store.store import Store
 from bitswitch_store.switch import BaseIdentity
 from bitswitch_store.tables import garbage
+
+
+@contextmanager
+def needing(package: str, missing: type[Exception]) -> Iterator[None]:
+    """Skip the test without a package, or where a server's start says that it is ``missing``."""
+    pytest.importorskip(package, reason=f"{package} is not installed")
+    try:
+        yield
+    except missing as error:
+        pytest.skip(str(error))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
+from places import needing
 
 import postgres
 from bitswitch_store.catalog import Catalog
@@ -17,12 +18,8 @@ from bitswitch_store.errors import StoreUnavailable
 
 @pytest.fixture
 def server() -> Iterator[postgres.Server]:
-    pytest.importorskip("psycopg", reason="psycopg is not installed")
-    try:
-        with postgres.server() as one:
-            yield one
-    except postgres.NoPostgresError as error:
-        pytest.skip(str(error))
+    with needing("psycopg", postgres.NoPostgresError), postgres.server() as one:
+        yield one
 
 
 def test_a_server_that_is_stopped_is_said_to_be_and_found_again(server: postgres.Server):

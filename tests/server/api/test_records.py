@@ -25,14 +25,13 @@ KEY = "correct-horse-battery"
 
 @pytest.fixture(scope="module")
 def own(tiny_base, switch_files, tmp_path_factory):
-    house = House.build(tiny_base, tmp_path_factory.mktemp("records"))
-    house.engine.start()
-    for name in ("topic", "polarity"):
-        house.publisher.publish(switch_files[name].read_bytes(), tenant="default", name=None, public=False)
-    with serving(house.app()) as address, httpx.Client(base_url=address, timeout=30) as http:
+    built = House.build(tiny_base, tmp_path_factory.mktemp("records"))
+    with (
+        built.running(switch_files[name] for name in ("topic", "polarity")) as house,
+        serving(house.app()) as address,
+        httpx.Client(base_url=address, timeout=30) as http,
+    ):
         yield house, http
-    house.engine.stop(10)
-    house.store.close()
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """The commands as a user types them, over a tiny base: right files, right tables, faults as exit status 2."""
 
 import json
-import logging
-import sys
 
 import numpy as np
 import pytest
@@ -10,7 +8,7 @@ import typer
 
 from bitswitch.base.features import features, recipe
 from bitswitch.base.load import load
-from bitswitch.cli.main import app, main
+from bitswitch.cli.main import app
 from bitswitch.cli.rows import read_examples
 from bitswitch.core import Want
 from bitswitch_store import file
@@ -22,28 +20,6 @@ TEXTS = [
     "who wrote hamlet",
     "great plot",
 ]
-
-
-@pytest.fixture
-def run(monkeypatch, capfd):
-    """Run a command; gives exit status, output and error output."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["bitswitch", *map(str, arguments)])
-        try:
-            main()
-            status = 0
-        except SystemExit as end:
-            status = end.code or 0
-        seen = capfd.readouterr()
-        return status, seen.out, seen.err
-
-    yield run
-    # `serve` sets up logging to a standard error that is gone with this test.
-    root = logging.getLogger()
-    for handler in [one for one in root.handlers if one.get_name() == "bitswitch"]:
-        root.removeHandler(handler)
 
 
 @pytest.fixture

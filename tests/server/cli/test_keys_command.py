@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
-from bitswitch.cli.main import main
 from bitswitch.tenants.caller import Role
 from bitswitch.tenants.key import read_secret
 from bitswitch.tenants.key_ring import KeyRing
@@ -18,23 +17,11 @@ from bitswitch_store.database import Database, catalog_url
 
 
 @pytest.fixture
-def run(monkeypatch, capfd):
-    """Run ``bitswitch keys …``; gives exit status, output and error output."""
-    monkeypatch.setenv("COLUMNS", "200")
+def run(run, monkeypatch):
+    """Run ``bitswitch keys …``, whatever the environment says."""
     for variable in ("BITSWITCH_KEY_SECRET", "BITSWITCH_DATABASE_URL"):
         monkeypatch.delenv(variable, raising=False)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["bitswitch", "keys", *map(str, arguments)])
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = end.code or 0
-        seen = capfd.readouterr()
-        return status, seen.out, seen.err
-
-    return run
+    return partial(run, "keys")
 
 
 @pytest.fixture

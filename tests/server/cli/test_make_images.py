@@ -2,7 +2,6 @@
 
 import base64
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -11,27 +10,12 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from bitswitch.base.features import features, recipe
 from bitswitch.base.load import load
-from bitswitch.cli.main import main
 from bitswitch.cli.rows import read_examples
 from bitswitch.core import Want
 from bitswitch_store import file
 from tiny import data_url, make_finetune, make_image_base, picture
 
 LABELS = ("cat", "dog", "owl")
-
-
-@pytest.fixture
-def run(monkeypatch, capfd):
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["bitswitch", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        seen = capfd.readouterr()
-        return end.value.code or 0, seen.out, seen.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bitswitch.cli.main import main
 from bitswitch.cli.make import make_switch
 from bitswitch_store import file
 from bitswitch_store.switch import Switch
@@ -25,22 +23,21 @@ def make(base: Path, output: Path, **given: object) -> Switch:
     return file.read(output)
 
 
-def run(monkeypatch, capfd, *arguments):
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(sys, "argv", ["bitswitch", "make", *map(str, arguments)])
-    try:
-        main()
-        status = 0
-    except SystemExit as end:
-        status = end.code or 0
-    seen = capfd.readouterr()
-    return status, seen.out, " ".join(seen.err.replace("│", " ").split())
+@pytest.fixture
+def run(run):
+    """Run ``bitswitch make …``; its error output in one line, without the box around it."""
+
+    def made(*arguments):
+        status, out, err = run("make", *arguments)
+        return status, out, " ".join(err.replace("│", " ").split())
+
+    return made
 
 
-def test_a_lora_becomes_a_switch(monkeypatch, capfd, tiny_base, tmp_path):
+def test_a_lora_becomes_a_switch(run, tiny_base, tmp_path):
     output, lora = tmp_path / "topic.switch.safetensors", make_lora(tmp_path / "lora")
     status, out, err = run(
-        monkeypatch, capfd, "--base", tiny_base, "--lora", lora, "--name", "topic", "-o", output,
+        "--base", tiny_base, "--lora", lora, "--name", "topic", "-o", output,
         "--labels", "bank, film,spam", "--budget", 0.2,
     )  # fmt: skip
     assert (status, err) == (0, "")
@@ -69,7 +66,7 @@ def test_labels_of_a_full_fine_tune_can_be_given(tiny_base, tiny_finetune, tmp_p
     assert switch.head.labels == ("a", "b", "c")
 
 
-def test_a_wrong_choice_is_named(monkeypatch, capfd, tiny_base, tiny_finetune, tmp_path):
+def test_a_wrong_choice_is_named(run, tiny_base, tiny_finetune, tmp_path):
     lora, output = make_lora(tmp_path / "lora"), tmp_path / "x"
     plain = ["--base", tiny_base, "--name", "topic", "-o", output]
     for more, sentence in [
@@ -82,7 +79,7 @@ def test_a_wrong_choice_is_named(monkeypatch, capfd, tiny_base, tiny_finetune, t
         (["--lora", lora, "--labels", "a,,c"], "'a,,c' has an empty name"),
         (["--lora", tmp_path], "has no adapter_config.json; a folder that PEFT's save_pretrained wrote"),
     ]:
-        status, _, err = run(monkeypatch, capfd, *plain, *more)
+        status, _, err = run(*plain, *more)
         assert status == 2, more
         assert sentence in err
         assert not output.exists()
