@@ -140,9 +140,11 @@ class Loop:
             raise
 
     def _step(self, step: Step) -> None:
-        self._pace.step(sum(job.request.tokens for job in step.jobs), more=len(self._queue) > 0)
+        self._pace.step(sum(job.request.tokens for job in step.jobs))
         if self._runner.run(step):
             self._recovery.went_well()
+        if not len(self._queue):
+            self._pace.rest()
 
     def _patience(self) -> float | None:
         """Seconds to wait for requests before there is something else to do."""

@@ -29,12 +29,11 @@ class Pace:
         self._seconds = _BELIEF
         self._begun: tuple[float, int] | None = None
 
-    def step(self, tokens: int, *, more: bool, now: float | None = None) -> None:
-        """A step begins.
+    def step(self, tokens: int, *, now: float | None = None) -> None:
+        """A step begins; unless the model came to `rest`, all time since the last one began was that one's.
 
         Args:
             tokens: that it takes up.
-            more: whether anybody waits for the one after it: the time until that begins is the model's then.
             now: `time.monotonic()` seconds.
         """
         now = time.monotonic() if now is None else now
@@ -44,8 +43,8 @@ class Pace:
             self._tokens = self._tokens * fading + done
             self._seconds = self._seconds * fading + now - begun
             self.rate = self._tokens / self._seconds
-        self._begun = (now, tokens) if more else None
+        self._begun = now, tokens
 
     def rest(self) -> None:
-        """What comes now, until the next step, is no work of the model."""
+        """Nobody waits: the step that was, if there was one, tells nothing: it could have held more."""
         self._begun = None

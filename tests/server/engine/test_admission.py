@@ -81,20 +81,21 @@ def test_the_pace_is_that_of_steps_with_others_behind_them():
     pace = Pace(1e4)
     now = 0.0
     for _ in range(100):
-        pace.step(200, more=True, now=now)
+        pace.step(200, now=now)
         now += 0.1
     assert pace.rate == pytest.approx(2000, rel=0.01)
     for _ in range(100):  # nobody waits: what passes until the next step says nothing
-        pace.step(1, more=False, now=now)
+        pace.step(1, now=now)
+        pace.rest()
         now += 10
     assert pace.rate == pytest.approx(2000, rel=0.01)
 
 
 def test_a_rest_is_no_work():
     pace = Pace(1e4)
-    pace.step(200, more=True, now=0.0)
+    pace.step(200, now=0.0)
     pace.rest()
-    pace.step(200, more=True, now=100.0)
+    pace.step(200, now=100.0)
     assert pace.rate == 1e4
 
 
@@ -103,6 +104,6 @@ def test_the_pace_follows_what_changes():
     now = 0.0
     for seconds in (0.01, 0.1):
         for _ in range(round(10 / seconds)):
-            pace.step(100, more=True, now=now)
+            pace.step(100, now=now)
             now += seconds
     assert pace.rate == pytest.approx(1000, rel=0.01)

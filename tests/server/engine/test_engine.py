@@ -4,6 +4,7 @@ import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from bitswitch.base.load import load
 from bitswitch.core import Mix, Request, Want
+from bitswitch.engine.admission import FEW
 from bitswitch.engine.engine import Engine
 from bitswitch.errors import (
     DeadlineExceededError,
@@ -168,6 +170,32 @@ def test_overload_is_refused_at_the_door_and_what_was_taken_is_answered(tiny_bas
     assert late.cancel()
     hold.set()
     assert all(future.result(30).mix == MIXES[1] for future in taken[1:])
+    engine.stop(10)
+
+
+def test_the_pace_is_known_where_each_step_takes_all_that_wait(tiny_base):
+    """As under overload: nobody waits when a step begins, and others have come by the time it ends."""
+    engine = make(tiny_base, queue_seconds=0.2)
+    engine.start()
+    answers = []
+
+    def slow(*_):
+        if len(answers) < 20:
+            answers.append(engine.submit(request(engine, Mix())))
+        time.sleep(0.02)
+
+    with ExitStack() as inside:
+        for _ in range(FEW):
+            inside.enter_context(engine.admission.admitted("a", 100))
+        with engine.admission.admitted("a", 1):  # a first guess: those 800 tokens take a tenth of a second
+            pass
+        hook = engine.base.model.register_forward_pre_hook(slow)
+        engine.submit(request(engine, Mix())).result(30)
+        while len(answers) < 20:
+            time.sleep(0.01)
+        hook.remove()
+        with pytest.raises(OverloadedError), engine.admission.admitted("a", 1):
+            pass
     engine.stop(10)
 
 
