@@ -25,7 +25,7 @@ _NOTHING: Mapping[str, float] = {}
 
 
 RefinedSizer = Callable[[Sequence[TensorSwitch], Mapping[str, float]], int]
-"""Bytes of the whole file with these tensors, and these parameters beside the budget."""
+"""Bytes of the file but for its head's, with these tensors, and these parameters beside the budget."""
 
 
 class Refinement(Protocol):
@@ -60,7 +60,8 @@ def binarize(
         base: the base; the switch's tensors have its names.
         finetuned: a fine-tune of it, in any of F32, F16 and BF16; τ is computed in float32.
         rule: ``Rule("paper", {"alpha": α})``, 0 ≤ α < 1, or ``Rule("budget", {"budget": share})``: the
-            whole switch file takes at most this share of the base's weights in float32.
+            switch file takes, its head's tensors aside, at most this share of the base's weights in
+            float32. A head is the task's own and kept as it is, so many labels leave as much to the rest.
         task: the task's name.
         queries: the task's query set, if the switch shall be found by Auto-Switch.
         labels: label names in the order of the outputs, instead of the fine-tune's own.
@@ -98,8 +99,10 @@ def binarize(
         )
 
     def size(tensors: Sequence[TensorSwitch], told: Mapping[str, float] = _NOTHING) -> int:
-        # A switch of nothing has no file; it is asked for before the matrices of a headless one are in.
-        return len(file.write(switch(tensors, told))) if tensors or head else 0
+        if not head:
+            # A switch of nothing has no file; it is asked for before the matrices are in.
+            return len(file.write(switch(tensors, told))) if tensors else 0
+        return len(file.write(switch(tensors, told))) - head.nbytes
 
     if rule.name == "paper":
         return switch(paper_tensors(vector, value))

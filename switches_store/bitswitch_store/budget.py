@@ -1,4 +1,4 @@
-"""Our rule: a magnitude threshold per matrix, set so that the whole file meets a size.
+"""Our rule: a magnitude threshold per matrix, set so that the switch meets a size.
 
 Matrices get a knob per row; vectors (biases, norms) are kept dense with a knob per weight. The thresholds
 are those at which one more byte would buy the same everywhere: so the bits go where τ is large, and
@@ -29,15 +29,15 @@ _HALVINGS = 50
 
 
 def budget_tensors(vector: TaskVector, limit: int, size: Sizer) -> tuple[TensorSwitch, ...]:
-    """The tensors of a switch whose file takes at most ``limit`` bytes: nearly that, or all that helps.
+    """The tensors of a switch that takes at most ``limit`` bytes: nearly that, or all that helps.
 
     Args:
         vector: the task vector; read once to count it and once for each try, mostly two.
-        limit: bytes of the whole file.
-        size: bytes of the whole file with these tensors.
+        limit: bytes of the switch.
+        size: bytes of the switch with these tensors.
 
     Raises:
-        SwitchError: what does not shrink (head, query set, vectors) is above the limit by itself.
+        SwitchError: what does not shrink (query set, vectors) is above the limit by itself.
     """
     vectors: list[TensorSwitch] = []
     spectra: dict[str, Spectrum] = {}
@@ -51,7 +51,7 @@ def budget_tensors(vector: TaskVector, limit: int, size: Sizer) -> tuple[TensorS
     fixed = reached = size(best)
     if fixed > limit:
         raise SwitchError(
-            f"the budget allows {limit} bytes, but head, query set, biases and norms take {fixed} without"
+            f"the budget allows {limit} bytes, but query set, biases and norms take {fixed} without"
             f" any matrix; a budget {fixed / limit:.2f} times as large would just hold them"
         )
     aim = goal = _AIM * limit - fixed

@@ -189,6 +189,11 @@ class Head:
             if not np.isfinite(array).all():
                 raise SwitchError(f"head tensor {name} has a value that is not finite")
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its tensors."""
+        return sum(array.nbytes for array in self.tensors.values())
+
 
 @dataclass(frozen=True, eq=False)
 class QuerySet:
