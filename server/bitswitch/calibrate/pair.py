@@ -9,16 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import permutations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn.functional import kl_div
 from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 
 from bitswitch.base.load import load, quiet
-from bitswitch.calibrate.splice import cut, spliced
-from bitswitch.core import Want
+from bitswitch.calibrate.splice import cut, enriched
+from bitswitch.core import Row, Want
 
 # Standard errors by which a mean gain has to be above 0.
 _SURE = 2.0
@@ -48,10 +51,13 @@ class Distance(NamedTuple):
     divergence: torch.Tensor
 
     def surely_below(self, other: Distance) -> bool:
-        """Whether no more labels are changed than in ``other``, and the divergence is less beyond chance."""
+        """Whether the divergence is less than in ``other`` beyond chance, and no more labels are changed,
+        beyond chance either: of the texts on which the two differ, the sign is a coin's."""
         gain = other.divergence - self.divergence
         doubt = float(gain.std()) / math.sqrt(len(gain))
-        return bool(self.relabelled.sum() <= other.relabelled.sum()) and float(gain.mean()) > _SURE * doubt
+        lost, won = (float((x > y).sum()) for x, y in permutations((self.relabelled, other.relabelled)))
+        no_more = lost <= won or lost - won < math.sqrt(lost + won)
+        return no_more and float(gain.mean()) > _SURE * doubt
 
 
 class Pair:
@@ -91,8 +97,11 @@ class Pair:
             and getattr(config, "problem_type", None) in (None, "single_label_classification")
         )
         want = Want.CLASSIFY if head else Want.EMBED
+        rows = [cut(ground.encode(some, want=want)) for some in (texts, held_out)]
+        words = _learned(self._finetune, ground.model, rows[0])
+        special = ground.encode([""], want=want)[0].fields["input_ids"]
         self._fields, self._held_out = (
-            ground.encoder.pad(spliced(cut(ground.encode(some, want=want)))) for some in (texts, held_out)
+            ground.encoder.pad(enriched(some, words, special, seed=seed)) for seed, some in enumerate(rows)
         )
         self._mask = self._fields["attention_mask"].bool()
         place = {name: names[id(value)] for name, value in ground.parameters.items()}
@@ -219,6 +228,20 @@ class Pair:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def _learned(finetune: Any, base: Any, rows: Sequence[Row]) -> NDArray[np.float64]:
+    """How much each token is the task's, (vocabulary,): as far as the fine-tune has moved its embedding.
+
+    Training moves the embeddings of the words that it sees. Where it was kept from them (a LoRA mostly is),
+    each token counts as often as the rows have it.
+    """
+    own, ground = (model.get_input_embeddings().weight for model in (finetune, base))
+    moved: NDArray[np.float64] = (own - ground).abs().amax(dim=1).double().numpy()
+    if moved.any():
+        return moved
+    ids = np.concatenate([row.fields["input_ids"] for row in rows])
+    return np.bincount(ids, minlength=len(moved)).astype(np.float64)
 
 
 def _backbone(model: PreTrainedModel) -> torch.nn.Module:

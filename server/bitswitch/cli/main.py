@@ -73,7 +73,8 @@ def make(
         RuleName, typer.Option(help="Ours under a bit budget, or the paper's.")
     ] = RuleName.BUDGET,
     budget: Annotated[
-        float | None, typer.Option(help="Share of the fp32 checkpoint the file may take, its head aside (default: 0.02).")
+        float | None,
+        typer.Option(help="Share of the fp32 checkpoint the file may take, its head aside (default: 0.02)."),
     ] = None,
     calibrate: Annotated[
         bool,

@@ -11,7 +11,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 from bitswitch.calibrate.calibration import LEAST, RIDGES, Calibration, _Work
 from bitswitch.calibrate.layer import Layer
 from bitswitch.calibrate.pair import Distance, Pair
-from bitswitch.calibrate.splice import SPLICES
+from bitswitch.calibrate.splice import REWORDINGS, SPLICES
 from bitswitch_store import file
 from bitswitch_store.binarize import binarize
 from bitswitch_store.checkpoint import Checkpoint
@@ -38,6 +38,11 @@ def make(base: Path, finetuned: Path, budget: float, calibration: Calibration | 
 def limit(base: Path, budget: float) -> int:
     checkpoint = Checkpoint.open(base)
     return int(4 * budget * sum(checkpoint.numel(name) for name in checkpoint.names))
+
+
+def counted(switch: Switch) -> int:
+    """Bytes of its file, the head aside."""
+    return len(file.write(switch)) - (switch.head.nbytes if switch.head else 0)
 
 
 def at(switch: Switch, base: Path, finetuned: Path) -> torch.nn.Module:
@@ -79,7 +84,7 @@ def divergence(model: torch.nn.Module, finetuned: Path, inputs: list[str]) -> fl
 
 
 # A family, and a budget at which some of its matrices' weights must go.
-@pytest.fixture(scope="module", params=[("bert", 0.06), ("distilbert", 0.1)], ids=lambda param: param[0])
+@pytest.fixture(scope="module", params=[("bert", 0.06), ("distilbert", 0.04)], ids=lambda param: param[0])
 def case(request, tmp_path_factory):
     family, budget = request.param
     folder = tmp_path_factory.mktemp(family)
@@ -91,7 +96,7 @@ def test_the_same_bytes_say_more(case):
     base, finetuned, budget = case
     plain = make(base, finetuned, budget, None)
     better = make(base, finetuned, budget, Calibration(base, finetuned, texts(0)))
-    assert len(file.write(better)) <= limit(base, budget)
+    assert counted(better) <= limit(base, budget)
     for inputs in (texts(0), texts(1)):  # those it was given, and others
         before, after = (divergence(at(one, base, finetuned), finetuned, inputs) for one in (plain, better))
         assert after < 0.5 * before
@@ -130,6 +135,13 @@ def test_chance_does_not_make_a_fit_better(found, below):
     assert found.surely_below(distance([0, 0, 1], [1.0, 2.0, 3.0])) is below
 
 
+@pytest.mark.parametrize(("lost", "won", "below"), [(6, 4, True), (4, 6, True), (7, 3, False), (3, 0, False)])
+def test_chance_does_not_make_a_fit_worse(lost, won, below):
+    before = distance([0] * lost + [1] * won + [0, 1], [1.0] * (lost + won + 2))
+    after = distance([1] * lost + [0] * won + [0, 1], [0.5] * (lost + won + 2))
+    assert after.surely_below(before) is below
+
+
 def test_the_distance_told_is_that_of_the_switch(case):
     base, finetuned, budget = case
     told = []
@@ -163,7 +175,7 @@ def test_a_fine_tune_without_a_head_is_calibrated_by_its_embeddings(tiny_base, t
     told = []
     calibration = Calibration(tiny_base, tmp_path, texts(0), progress=lambda *state: told.append(state))
     switch = make(tiny_base, tmp_path, 0.05, calibration)
-    assert len(file.write(switch)) <= limit(tiny_base, 0.05)
+    assert counted(switch) <= limit(tiny_base, 0.05)
     assert switch.rule.parameters["calibrated"] == 48
     pair = Pair(tiny_base, tmp_path, texts(0), texts(0)[4::5], head=False)
     write(make(tiny_base, tmp_path, 0.05, None), pair)
@@ -175,7 +187,7 @@ def test_a_long_text_is_cut_and_closed(case):
     long = " ".join(WORDS[:50])
     pair = Pair(base, finetuned, texts(0, 30), [*texts(1, 30), long], head=True)
     found = pair.distance()
-    assert found.divergence.shape == found.relabelled.shape == (31 * (1 + SPLICES),)
+    assert found.divergence.shape == found.relabelled.shape == (31 * (1 + SPLICES + REWORDINGS),)
 
 
 def test_what_cannot_be_calibrated_is_named(case):
@@ -239,4 +251,4 @@ def test_a_pass_above_the_budget_is_brought_within_it(tmp_path, monkeypatch):
     assert all(0.9 * limit < now <= limit < taken for taken, now, limit in told[1:])
     assert "calibrated" in switch.rule.parameters
     # What was measured is what is written, and it is one of these.
-    assert len(file.write(switch)) in [now for _, now, _ in told]
+    assert counted(switch) in [now for _, now, _ in told]
