@@ -21,6 +21,7 @@ import torch
 
 from bitswitch.calibrate.layer import Layer
 from bitswitch.calibrate.pair import Pair, Text
+from bitswitch.calibrate.tuning import STEPS, tuned
 from bitswitch_store import planes
 from bitswitch_store.binarize import RefinedSizer
 from bitswitch_store.budget import Sizer, above
@@ -29,7 +30,7 @@ from bitswitch_store.match import match
 from bitswitch_store.switch import TensorSwitch
 from bitswitch_store.task_vector import TaskVector
 
-RIDGES = (0.3, 0.1, 0.1, 0.03, 0.03, 0.03)
+RIDGES = (0.3, 0.1, 0.1, 0.03, 0.03)
 """Of each pass, as `layer.Layer.fit` takes it: from fits near τ to such that trust the texts."""
 
 LEAST = 10
@@ -58,7 +59,7 @@ class Calibration:
         finetuned: folder of the fine-tune.
         texts: unlabelled example inputs, `LEAST` or more; about 100 do.
         seed: of the random directions by which the layers' sensitivities are probed.
-        progress: told (passes done, of how many, the least divergence of a switch so far).
+        progress: told (passes done, of how many with the tuning, the least divergence of a switch so far).
     """
 
     base: Path
@@ -107,14 +108,24 @@ class Calibration:
                 "seed": self.seed,
             }
             taken = size(work.tensors(), told)
-            found, trimmed = work.within(limit, taken, lambda tensors: size(tensors, told))  # noqa: B023
+            found, trimmed, worth = work.within(limit, taken, lambda tensors: size(tensors, told))  # noqa: B023
             distance = pair.distance()
             divergence = float(distance.divergence.mean())
             if trimmed <= limit and divergence < least and distance.surely_below(start):
                 best, least = (found, told), divergence
             if self.progress is not None:
-                self.progress(number, len(RIDGES), least)
-            price *= (max(_AIM * limit - fixed, 1) / max(taken - fixed, 1)) ** (1 / _SLOPE)
+                self.progress(number, len(RIDGES) + 1, least)
+            price = max(worth, price * (max(_AIM * limit - fixed, 1) / max(taken - fixed, 1)) ** (1 / _SLOPE))
+        if best[1]:
+            _set(pair, best[0])
+            better = tuned(pair, best[0], seed=self.seed), {**best[1], "tuned": STEPS}
+            _set(pair, better[0])
+            distance = pair.distance()
+            divergence = float(distance.divergence.mean())
+            if size(*better) <= limit and divergence < least and distance.surely_below(start):
+                best, least = better, divergence
+        if self.progress is not None:
+            self.progress(len(RIDGES) + 1, len(RIDGES) + 1, least)
         return best
 
 
@@ -123,8 +134,7 @@ class _Work:
 
     def __init__(self, pair: Pair, vector: TaskVector, tensors: Sequence[TensorSwitch], seed: int) -> None:
         given = {tensor.name: tensor for tensor in tensors}
-        for name, tensor in given.items():
-            pair.set(name, pair.base[name] + _moved(tensor))
+        _set(pair, tensors)
         sensitivities = pair.sensitivities(seed)
         reached = sensitivities.keys() & vector.names
         self._pair = pair
@@ -167,8 +177,9 @@ class _Work:
             moved = [_moved(part) for part in above(bias, self._taus[bias], 0.0)]
             self._pair.set(bias, sum(moved, start=base))
 
-    def within(self, limit: int, taken: int, size: Sizer) -> tuple[tuple[TensorSwitch, ...], int]:
-        """The tensors without the weights that are worth least, and their bytes.
+    def within(self, limit: int, taken: int, size: Sizer) -> tuple[tuple[TensorSwitch, ...], int, float]:
+        """The tensors without the weights that are worth least, their bytes, and what the others are worth
+        a bit at least: a price at which they would not have been taken.
 
         These are at most ``limit`` unless more than `_TRIMMED` of the weights would have to go. The model is
         set to what is left. Few weights leave little to mend, so nothing is fitted again to that.
@@ -189,7 +200,7 @@ class _Work:
             taken = size(found)
         for name, layer in self._layers.items():
             self._pair.set(name, layer.weight(least))
-        return found, taken
+        return found, taken, least
 
     def tensors(self, least: float = -math.inf) -> tuple[TensorSwitch, ...]:
         """All tensors as they are now, of matrices the weights that are worth ``least`` a bit."""
@@ -199,6 +210,13 @@ class _Work:
         for bias, tau in self._taus.items():
             found += above(bias, tau, 0.0)
         return tuple(sorted(found, key=lambda tensor: tensor.name))
+
+
+def _set(pair: Pair, tensors: Sequence[TensorSwitch]) -> None:
+    """Set a pair's switched model to a switch; what that leaves alone is the base's."""
+    moved = {tensor.name: _moved(tensor) for tensor in tensors}
+    for name, value in pair.base.items():
+        pair.set(name, value + moved[name] if name in moved else value)
 
 
 def _moved(tensor: TensorSwitch) -> torch.Tensor:

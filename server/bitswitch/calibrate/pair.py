@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import permutations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,6 +68,7 @@ class Pair:
         layers: names in the base's checkpoint of the weights of the backbone's linear layers, in the order
             in which the model runs them; a layer that runs more than once for a text is left out.
         biases: of those that have one, the name of the bias by the name of the weights.
+        lengths: int64 (texts,): tokens of each text to fit to.
     """
 
     def __init__(
@@ -104,10 +106,13 @@ class Pair:
             ground.encoder.pad(enriched(some, words, special, seed=seed)) for seed, some in enumerate(rows)
         )
         self._mask = self._fields["attention_mask"].bool()
+        self.lengths = self._mask.sum(dim=1)
         place = {name: names[id(value)] for name, value in ground.parameters.items()}
         own = dict(_backbone(self._switched).named_parameters())
         self.base = {name: value.clone() for name, value in ground.parameters.items() if place[name] in own}
         self._parameters = {name: own[place[name]] for name in self.base}
+        paths = {id(parameter): path for path, parameter in self._switched.named_parameters()}
+        self._paths = {name: paths[id(parameter)] for name, parameter in self._parameters.items()}
         for name, parameter in self._parameters.items():
             parameter.data = self.base[name].clone()
         by_id = {id(parameter): name for name, parameter in self._parameters.items()}
@@ -123,6 +128,7 @@ class Pair:
         self.run_finetune(lambda name, *_: runs.append(name))
         with torch.no_grad():
             self._wanted = self._answers(self._finetune, self._held_out)
+            self._fitted = self._answers(self._finetune, self._fields)
         self.layers = tuple(name for name in runs if runs.count(name) == 1)
 
     @torch.no_grad()
@@ -153,14 +159,34 @@ class Pair:
     def distance(self) -> Distance:
         """How far the model at the switch is from the fine-tune on the texts held out."""
         answers, wanted = self._answers(self._switched, self._held_out), self._wanted
+        divergence = self._divergence(answers, wanted, wanted)
+        if not self._one_of_many:
+            return Distance(torch.zeros_like(divergence), divergence)
+        return Distance((answers.argmax(dim=-1) != wanted.argmax(dim=-1)).double(), divergence)
+
+    def divergence(self, values: Mapping[str, torch.Tensor], places: torch.Tensor) -> torch.Tensor:
+        """How far the switched model would be with some parameters at other values.
+
+        Args:
+            values: parameters by their names in the base's checkpoint; gradients reach them.
+            places: int64 (texts,): which of the texts to fit to.
+
+        Returns:
+            float64 (texts,), as in `Distance`.
+        """
+        longest = int(self.lengths[places].max())
+        fields = {name: field[places, :longest] for name, field in self._fields.items()}
+        own = {self._paths[name]: value for name, value in values.items()}
+        switched = partial(torch.func.functional_call, self._switched, own, ())
+        answers = self._answers(lambda **fields: switched(fields), fields)
+        return self._divergence(answers, self._fitted[places], self._fitted)
+
+    def _divergence(self, answers: torch.Tensor, wanted: torch.Tensor, all_: torch.Tensor) -> torch.Tensor:
         if self._one_of_many:
-            relabelled = answers.argmax(dim=-1) != wanted.argmax(dim=-1)
             mine, theirs = answers.log_softmax(dim=-1), wanted.log_softmax(dim=-1)
-            divergence = kl_div(mine, theirs, log_target=True, reduction="none").sum(dim=-1)
-            return Distance(relabelled.double(), divergence.double())
+            return kl_div(mine, theirs, log_target=True, reduction="none").sum(dim=-1).double()
         errors = (answers - wanted).double().square().sum(dim=-1)
-        spread = (wanted - wanted.mean(dim=0)).double().square().sum(dim=-1).mean().clamp_min(1e-12)
-        return Distance(torch.zeros_like(errors), errors / spread)
+        return errors / (all_ - all_.mean(dim=0)).double().square().sum(dim=-1).mean().clamp_min(1e-12)
 
     def sensitivities(self, seed: int) -> dict[str, torch.Tensor]:
         """How much each output of each layer moves the fine-tune's answers.
@@ -197,7 +223,7 @@ class Pair:
                         sums[name] = sums.get(name, 0.0) + square / (_PROBES * len(self._mask))
         return sums
 
-    def _answers(self, model: PreTrainedModel, fields: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def _answers(self, model: Callable[..., Any], fields: Mapping[str, torch.Tensor]) -> torch.Tensor:
         output = model(**fields)
         answers: torch.Tensor = (
             output.logits
@@ -230,13 +256,14 @@ class Pair:
                 handle.remove()
 
 
-def _learned(finetune: Any, base: Any, rows: Sequence[Row]) -> NDArray[np.float64]:
+def _learned(finetune: PreTrainedModel, base: torch.nn.Module, rows: Sequence[Row]) -> NDArray[np.float64]:
     """How much each token is the task's, (vocabulary,): as far as the fine-tune has moved its embedding.
 
     Training moves the embeddings of the words that it sees. Where it was kept from them (a LoRA mostly is),
     each token counts as often as the rows have it.
     """
-    own, ground = (model.get_input_embeddings().weight for model in (finetune, base))
+    models: list[Any] = [finetune, base]
+    own, ground = (model.get_input_embeddings().weight for model in models)
     moved: NDArray[np.float64] = (own - ground).abs().amax(dim=1).double().numpy()
     if moved.any():
         return moved
