@@ -47,7 +47,7 @@ class Tasks:
     def like(cls, switches: Iterable[Path]) -> Tasks:
         """Like those whose switch files these are."""
         found = (CodedSwitch(path).queries() for path in switches)
-        return cls([queries.features for queries in found if queries is not None])
+        return cls([queries.codes.vectors() for queries in found if queries is not None])
 
     def _root(self, covariance: NDArray[np.float64], own: float, sphere: float) -> NDArray[np.float64]:
         room = sphere * np.trace(covariance) / self.dim * np.eye(self.dim)

@@ -23,10 +23,10 @@ from benchmarks.setting import Setting
 from bitswitch.core import RouteMode
 from bitswitch.memory import give_back
 from bitswitch.router.auto import AutoSwitch
-from bitswitch.router.codes import Codes
 from bitswitch.router.fit import Fit
 from bitswitch.router.index import QueryIndex
 from bitswitch.router.view import View
+from bitswitch_store.codes import Codes
 from bitswitch_store.switch import QuerySet
 
 _Result = TypeVar("_Result")
@@ -106,9 +106,7 @@ class _Size:
 
     def _start(self, sets: Mapping[str, Codes], folder: Path, row: Vectors) -> None:
         """A router that is told everything, and one that kept it; the first route is part of the start."""
-        queries = {
-            digest: QuerySet(codes.vectors().astype(np.float16), RECIPE) for digest, codes in sets.items()
-        }
+        queries = {digest: QuerySet(codes, RECIPE) for digest, codes in sets.items()}
 
         def route(auto: AutoSwitch) -> AutoSwitch:
             auto.pick(row[np.newaxis], frozenset(queries), caller="bench")

@@ -82,7 +82,7 @@ class Features:
 def router(sets: Mapping[str, Vectors], **values: float) -> AutoSwitch:
     auto = AutoSwitch(recipe="benchmark", **values)  # type: ignore[arg-type]
     for task, vectors in sets.items():
-        auto.add(task, QuerySet(vectors.astype(np.float16), "benchmark"))
+        auto.add(task, QuerySet.of(vectors, "benchmark"))
     return auto
 
 

@@ -113,7 +113,7 @@ def _switch(base: Base, asked: Sequence[str], name: str, seed: int) -> Switch:
     head = Head(weights, config, labels)
     queries = [asked[(seed + step) % len(asked)] for step in range(4)]
     hidden = base.forward(base.encode(queries, want=Want.FEATURES))
-    found = QuerySet(features(base, hidden).numpy().astype(np.float16), recipe(base))
+    found = QuerySet.of(features(base, hidden).numpy(), recipe(base))
     return replace(plain, tensors=tensors, head=head, queries=found, task=name)
 
 

@@ -59,7 +59,7 @@ def fill(folder: Path, base: Base, count: int, *, queries: bool) -> None:
         switch = small_switch(base, number)
         if queries:
             vectors = chance.normal(size=(QUERIES, dim(base))).astype(np.float16)
-            switch = replace(switch, queries=QuerySet(vectors, recipe(base)))
+            switch = replace(switch, queries=QuerySet.of(vectors, recipe(base)))
         store.put(file.write(switch), tenant="default", name=f"stored-{number}")
     store.close()
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import uvicorn
 from fastapi import FastAPI
 
@@ -70,7 +69,7 @@ TASKS: Tasks = {
 def query_set(base: Base, texts: tuple[str, ...]) -> QuerySet:
     """The texts' features at the bare base."""
     hidden = base.forward(base.encode(texts, want=Want.FEATURES))
-    return QuerySet(features(base, hidden).numpy().astype(np.float16), recipe(base))
+    return QuerySet.of(features(base, hidden).numpy(), recipe(base))
 
 
 def make_switches(base_folder: Path, folder: Path, tasks: Tasks = TASKS) -> dict[str, Path]:

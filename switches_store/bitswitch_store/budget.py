@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitswitch_store import planes
+from bitswitch_store.knobs import rounded
 from bitswitch_store.spectrum import Spectrum
 from bitswitch_store.switch import SwitchError, TensorSwitch
 from bitswitch_store.task_vector import TaskVector
@@ -80,10 +81,10 @@ def above(name: str, tau: NDArray[np.float32], threshold: float) -> list[TensorS
         threshold: a magnitude; at 0 every weight that moves at all.
 
     Returns:
-        a knob per row, rounded to float16: the mean of ``|τ|`` over the row's active weights, times what
+        a knob per row, rounded to 8 bits: the mean of ``|τ|`` over the row's active weights, times what
         gives the tensor the norm that τ has in all. Least squares would leave it at the mean; but what
         the dropped weights did together, the kept ones have to do. A row whose knob would round to 0
-        (below 3e-8) is left out.
+        (below 7e-9) is left out.
     """
     rows = tau.reshape(tau.shape[0], -1)
     active = np.abs(rows) >= max(threshold, float(np.finfo(np.float32).smallest_subnormal))
@@ -91,13 +92,12 @@ def above(name: str, tau: NDArray[np.float32], threshold: float) -> list[TensorS
     mean = np.abs(rows).sum(axis=1, where=active, dtype=np.float64) / np.maximum(count, 1)
     kept = math.sqrt(float(np.dot(count, np.square(mean))))
     whole = math.sqrt(float(np.square(rows, dtype=np.float64).sum()))
-    with np.errstate(over="ignore"):
-        half = (mean * (whole / kept if kept else 0.0)).astype(np.float16)
-    active &= (half > 0)[:, None]
+    knobs = rounded(mean * (whole / kept if kept else 0.0))
+    active &= (knobs > 0)[:, None]
     if not active.any():
         return []
     ternary = np.sign(rows).astype(np.int8) * active
-    return [TensorSwitch(name, tau.shape, *planes.pack(ternary), half.astype(np.float32))]
+    return [TensorSwitch(name, tau.shape, *planes.pack(ternary), knobs)]
 
 
 def _choice(spectra: Mapping[str, Spectrum], aim: float) -> dict[str, int]:

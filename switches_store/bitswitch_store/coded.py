@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bitswitch_store import codec, container, index, metadata, planes
+from bitswitch_store import codec, container, index, knobs, metadata, planes
+from bitswitch_store.codes import Codes
 from bitswitch_store.container import Container
 from bitswitch_store.index import Record
 from bitswitch_store.metadata import About
@@ -29,8 +29,6 @@ MAX_ROWS = 1 << 26  # over all tensors with a knob per row: 256 MiB of knobs onc
 MAX_INDEX = 1 << 24  # bytes
 MAX_HEAD = 1 << 28  # bytes; 65,536 labels of 1,024 features in F32
 MAX_QUERY_DIM = 1 << 16  # features of a query vector
-# No fine-tuning moves a weight this far; and below it, base + knob stays finite in fp16 (65504).
-MAX_KNOB = 1e4
 
 HEAD = "head."
 
@@ -97,6 +95,7 @@ class CodedSwitch:
     def sizes(self) -> Sizes:
         """Where the file's bytes go."""
         parts = {name: self._file.size(name) for name in ("activation", "polarity", "knobs", "queries")}
+        parts["queries"] += self._file.size("query_steps")
         head = sum(self._file.size(name) for name in self._file.entries if name.startswith(HEAD))
         return Sizes(**parts, head=head, other=len(self._file.data) - head - sum(parts.values()))
 
@@ -104,7 +103,8 @@ class CodedSwitch:
         """The query set, if there is one; nothing else is read. SwitchError if it is not a valid one."""
         if self.about.query_recipe is None:
             return None
-        return QuerySet(self._file.array("queries").copy(), self.about.query_recipe)
+        codes, steps = self._file.array("queries").copy(), self._file.array("query_steps").copy()
+        return QuerySet(Codes(codes, steps.reshape(-1, 1)), self.about.query_recipe)
 
     def decode(self, *, max_weights: int = MAX_WEIGHTS, vouched: bool = False) -> Switch:
         """All of it.
@@ -143,8 +143,8 @@ class CodedSwitch:
         if rows > MAX_ROWS:
             raise SwitchError(f"the tensors have {rows} rows with a knob each; {MAX_ROWS} are allowed")
         room = sum(record.shape[0] if record.knob_per_row else 1 for record in self.records)
-        if (knobs := self._file.entries["knobs"].shape[0]) > room:
-            raise SwitchError(f"the file has {knobs} knobs, but its tensors have room for {room}")
+        if (count := self._file.entries["knobs"].shape[0]) > room:
+            raise SwitchError(f"the file has {count} knobs, but its tensors have room for {room}")
         activation = sum(record.size for record in self.records)
         polarity = sum((record.active + 7) // 8 for record in self.records)
         for name, needed in (("activation", activation), ("polarity", polarity)):
@@ -163,7 +163,7 @@ class CodedSwitch:
     def _tensors(self, vouched: bool) -> tuple[TensorSwitch, ...]:
         activation = self._file.array("activation").data
         polarity = self._file.array("polarity")
-        knobs = _knobs(self._file.array("knobs"))
+        found = knobs.read(self._file.array("knobs"))
         tensors = []
         bits = signs = scales = 0
         for record in self.records:
@@ -172,7 +172,7 @@ class CodedSwitch:
                 plane = codec.decode(record.code, stream, record.shape, record.active, vouched=vouched)
             except SwitchError as error:
                 raise SwitchError(f"{record.name}: {error}") from None
-            spread, needed = _spread(record, plane, knobs[scales:])
+            spread, needed = _spread(record, plane, found[scales:])
             size = (record.active + 7) // 8
             tensors.append(
                 TensorSwitch(
@@ -184,24 +184,9 @@ class CodedSwitch:
                 )
             )
             bits, signs, scales = bits + record.size, signs + size, scales + needed
-        if scales != knobs.size:
-            raise SwitchError(f"the file has {knobs.size} knobs, but its tensors use {scales}")
+        if scales != found.size:
+            raise SwitchError(f"the file has {found.size} knobs, but its tensors use {scales}")
         return tuple(tensors)
-
-
-def check_knobs(knobs: NDArray[Any]) -> None:
-    """SwitchError if one is beyond what a file may hold."""
-    if not np.isfinite(knobs).all():
-        raise SwitchError("a knob is not finite")
-    if (knobs > MAX_KNOB).any():
-        raise SwitchError(f"a knob is {knobs.max()}; above {MAX_KNOB:g} it is no fine-tuning")
-
-
-def narrowest(knobs: NDArray[np.float32]) -> NDArray[Any]:
-    """Float16 if that holds every knob exactly, else as given."""
-    with np.errstate(over="ignore"):
-        narrow = knobs.astype(np.float16)
-    return narrow if (narrow.astype(np.float32) == knobs).all() else knobs
 
 
 def _view(source: bytes | Path) -> memoryview:
@@ -215,9 +200,9 @@ def _view(source: bytes | Path) -> memoryview:
 
 def _check_entries(file: Container, about: About) -> None:
     """Which arrays there are, of which types; their sizes against each other are the index's to say."""
-    wanted = {"activation": ("U8",), "index": ("U8",), "knobs": ("F16", "F32"), "polarity": ("U8",)}
+    wanted = {"activation": ("U8",), "index": ("U8",), "knobs": ("U8", "F16", "F32"), "polarity": ("U8",)}
     if about.query_recipe is not None:
-        wanted["queries"] = ("F16",)
+        wanted |= {"queries": ("I8",), "query_steps": ("F32",)}
     for name, dtypes in wanted.items():
         entry = file.entries.get(name)
         if entry is None:
@@ -227,11 +212,7 @@ def _check_entries(file: Container, about: About) -> None:
     if file.size("index") > MAX_INDEX:
         raise SwitchError(f"the index has {file.size('index')} bytes; {MAX_INDEX} are allowed")
     if about.query_recipe is not None:
-        count, dim = file.entries["queries"].shape
-        if count > MAX_QUERIES or dim > MAX_QUERY_DIM:
-            raise SwitchError(
-                f"the query set is ({count}, {dim}); at most ({MAX_QUERIES}, {MAX_QUERY_DIM}) is read"
-            )
+        _check_queries(file)
     head = sum(file.size(name) for name in file.entries if name.startswith(HEAD))
     if head > MAX_HEAD:
         raise SwitchError(f"the head has {head} bytes; {MAX_HEAD} are allowed")
@@ -240,16 +221,18 @@ def _check_entries(file: Container, about: About) -> None:
             continue
         if about.labels is None or not name.startswith(HEAD):
             raise SwitchError(f"the file has the unknown entry {name!r}")
-        if entry.dtype == "U8":
-            raise SwitchError(f"entry {name!r} is U8; F32 or F16 is read")
+        if entry.dtype not in ("F32", "F16"):
+            raise SwitchError(f"entry {name!r} is {entry.dtype}; F32 or F16 is read")
 
 
-def _knobs(stored: NDArray[Any]) -> NDArray[np.float32]:
-    check_knobs(stored)
-    knobs = stored.astype(np.float32)
-    if narrowest(knobs).dtype != stored.dtype:
-        raise SwitchError("the knobs are F32, but F16 holds each of them exactly")
-    return knobs
+def _check_queries(file: Container) -> None:
+    (count, dim), (steps,) = (file.entries[name].shape for name in ("queries", "query_steps"))
+    if count > MAX_QUERIES or dim > MAX_QUERY_DIM:
+        raise SwitchError(
+            f"the query set is ({count}, {dim}); at most ({MAX_QUERIES}, {MAX_QUERY_DIM}) is read"
+        )
+    if steps != count:
+        raise SwitchError(f"the query set has {count} vectors, but {steps} steps")
 
 
 def _spread(record: Record, plane: Words, left: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:

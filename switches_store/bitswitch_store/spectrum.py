@@ -20,7 +20,7 @@ _INFINITY = 0x7F800000 >> _SHIFT
 _CHUNK = 1 << 20
 # What the codes take above the entropy bound, and what a tensor's place in the index takes.
 _CODE = 1.006
-_KNOB_BITS = 16
+_KNOB_BITS = 8
 _INDEX_BITS = 8 * 40
 
 

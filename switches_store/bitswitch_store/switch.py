@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bitswitch_store.codes import Codes
+
 MAX_QUERIES = 1_000
 """Vectors of a query set, at most; the paper takes about 100."""
 
@@ -200,23 +202,27 @@ class QuerySet:
     """A few unlabelled example inputs of the task, as feature vectors of the bare base.
 
     Attributes:
-        features: float16 (queries, dim).
+        codes: the vectors, (queries, dim), in 8 bits a value.
         recipe: which features they are, e.g. ``hidden:3|mean+last|l2``; only equal recipes compare.
     """
 
-    features: NDArray[np.float16]
+    codes: Codes
     recipe: str
 
-    def __post_init__(self) -> None:
-        if self.features.dtype != np.float16 or self.features.ndim != 2 or 0 in self.features.shape:
-            found = f"{self.features.dtype} {self.features.shape}"
-            raise SwitchError(f"query features are {found}; float16 (queries, dim) is read")
-        if len(self.features) > MAX_QUERIES:
-            raise SwitchError(
-                f"the query set has {len(self.features)} vectors; {MAX_QUERIES} at most are read"
-            )
-        if not np.isfinite(self.features).all():
+    @classmethod
+    def of(cls, vectors: NDArray[np.floating[Any]], recipe: str) -> QuerySet:
+        """Of feature vectors, (queries, dim), finite."""
+        if not np.isfinite(vectors).all():
             raise SwitchError("a query feature is not finite")
+        return cls(Codes.of(vectors), recipe)
+
+    def __post_init__(self) -> None:
+        if self.codes.codes.ndim != 2 or 0 in self.codes.codes.shape:
+            raise SwitchError(f"query features are {self.codes.codes.shape}; (queries, dim) is read")
+        if len(self.codes) > MAX_QUERIES:
+            raise SwitchError(f"the query set has {len(self.codes)} vectors; {MAX_QUERIES} at most are read")
+        if not self.codes.canonical:
+            raise SwitchError("a query vector's largest value is not 127 of its steps, or they have no size")
         if not self.recipe:
             raise SwitchError("the query set does not say which features it holds")
 

@@ -56,11 +56,11 @@ def other_base(switch):
 
 
 def other_recipe(switch):
-    return replace(switch, queries=QuerySet(switch.queries.features, "hidden:9|mean|l2"))
+    return replace(switch, queries=QuerySet(switch.queries.codes, "hidden:9|mean|l2"))
 
 
 def other_width(switch):
-    return replace(switch, queries=QuerySet(np.ones((3, 8), np.float16), switch.queries.recipe))
+    return replace(switch, queries=QuerySet.of(np.ones((3, 8)), switch.queries.recipe))
 
 
 def other_name(switch):
@@ -137,7 +137,7 @@ def test_a_start_opens_no_file_whose_query_set_the_router_kept(
     for name in ("topic", "polarity"):
         publish(parts, switch_files[name].read_bytes(), name)
     digests = [entry.digest for entry in parts.store.list("default")]
-    inputs = parts.store.queries(digests[0]).features.astype(np.float32)
+    inputs = parts.store.queries(digests[0]).codes.vectors()
     router, _, count = started()
     assert count == 2
     routes = router.pick(inputs, digests, caller="default")

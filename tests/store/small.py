@@ -40,7 +40,7 @@ def small_switch(
         tensors=(tensor,),
         task=task,
         head=head or None,
-        queries=QuerySet(random.normal(size=(4, 12)).astype(np.float16), "hidden:1|mean|l2"),
+        queries=QuerySet.of(random.normal(size=(4, 12)), "hidden:1|mean|l2"),
         metric={"accuracy": 0.5 + seed / 1000},
         created="2025-11-22T06:00:00+00:00",
     )

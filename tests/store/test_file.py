@@ -56,7 +56,7 @@ def full_switch():
         {"hidden_size": 3, "nested": {"x": [1, 2.5, None, "é"]}},
         ("schlecht", "gut"),
     )
-    queries = QuerySet(np.linspace(-1, 1, 6).reshape(2, 3).astype(np.float16), "hidden:3|mean|l2")
+    queries = QuerySet.of(np.linspace(-1, 1, 6).reshape(2, 3), "hidden:3|mean|l2")
     return Switch(
         base=BASE,
         rule=Rule("budget", {"bits": 0.01}),
@@ -86,7 +86,8 @@ def assert_equal(one, other):
             np.testing.assert_array_equal(array, other.head.tensors[name], strict=True)
     if one.queries:
         assert one.queries.recipe == other.queries.recipe
-        np.testing.assert_array_equal(one.queries.features, other.queries.features, strict=True)
+        np.testing.assert_array_equal(one.queries.codes.codes, other.queries.codes.codes, strict=True)
+        np.testing.assert_array_equal(one.queries.codes.steps, other.queries.codes.steps, strict=True)
 
 
 @st.composite
@@ -116,7 +117,7 @@ def switches(draw):
         tensors=tuple(draw(tensors(name)) for name in names),
         task=draw(text),
         head=head,
-        queries=draw(st.none() | st.just(QuerySet(np.ones((3, 2), np.float16), "hidden:1|mean|l2"))),
+        queries=draw(st.none() | st.just(QuerySet.of(np.ones((3, 2)), "hidden:1|mean|l2"))),
         metric=draw(numbers),
         licence=draw(st.none() | text),
         created=draw(st.sampled_from(["", "2026-01-31T12:00:00+00:00"])),
@@ -177,23 +178,24 @@ def test_order_of_keys_makes_no_difference():
     assert file.digest(file.write(turned)) == file.digest(file.write(switch))
 
 
-def test_knobs_are_f16_exactly_when_that_holds_them_all():
+def test_knobs_take_the_fewest_bits_that_hold_them_all():
     def dtype(*knobs):
         ones = [tensor(f"w{i}", [1], knob=knob) for i, knob in enumerate(knobs)]
         return container.read(memoryview(file.write(Switch(BASE, Rule("paper"), tuple(ones), "t")))).entries[
             "knobs"
         ]
 
-    assert dtype(0.5, 2**-24).dtype == "F16"
+    assert dtype(0.5, 2**-24).dtype == "U8"
+    assert dtype(0.5, 0.53125).dtype == "F16"
     assert dtype(0.5, 0.1).dtype == "F32"
-    assert dtype(2**-25).dtype == "F32"
+    assert dtype(2**-28).dtype == "F32"
 
 
 def test_sizes_add_up_to_the_file():
     data = file.write(full_switch())
     found = CodedSwitch(data).sizes
     assert found.total == len(data)
-    assert found.queries == 2 * 3 * 2
+    assert found.queries == 2 * (3 + 4)
     assert found.head == 6 * 4 + 2
     assert found.polarity == sum(t.polarity.size for t in full_switch().tensors)
     assert found.knobs == 2 * (2 + 5 + 1 + 1 + 8 + 1)
@@ -262,7 +264,7 @@ def test_the_example_of_the_format_page_is_this_file_byte_by_byte():
     body = re.search(r"```hex\n(.*?)```", text, re.DOTALL)
     assert header
     assert body
-    spaced = header[1].encode() + b"   "
+    spaced = header[1].encode() + b"  "
     values = [re.match(r"((?:[0-9a-f]{2} {0,2})+)", line)[1] for line in body[1].splitlines()]
     printed = len(spaced).to_bytes(8, "little") + spaced + bytes.fromhex("".join(values))
     sparse = np.zeros((4, 8), np.int8)
@@ -349,12 +351,17 @@ def cut(size):
     return lambda: file.write(full_switch())[:size]
 
 
+def two(**values):
+    """Several arrays set."""
+    return lambda: rebuilt(lambda _, arrays: arrays.update(values))
+
+
 def without_tensors():
     def change(_, arrays):
         arrays["index"] = np.zeros(1, np.uint8)
         for name in ("activation", "polarity"):
             arrays[name] = np.zeros(0, np.uint8)
-        arrays["knobs"] = np.zeros(0, np.float16)
+        arrays["knobs"] = np.zeros(0, np.uint8)
         del arrays["head.classifier.weight"], arrays["head.scale"]
 
     return rebuilt(change)
@@ -377,12 +384,13 @@ def one_row(code=0x11, stream=(1,)):
         arrays["index"] = np.frombuffer(listed, np.uint8)
         arrays["activation"] = np.array(stream, np.uint8)
         arrays["polarity"] = np.ones(1, np.uint8)
-        arrays["knobs"] = np.ones(1, np.float16)
+        arrays["knobs"] = np.ones(1, np.uint8)
 
     return rebuilt(change)
 
 
 F16 = np.float16
+NONE = np.zeros(0, np.float32)
 REFUSED = {
     "empty": (raw(b""), "0 bytes"),
     "short": (raw(b"\x01\0\0\0"), "starts with a length of 8"),
@@ -448,9 +456,17 @@ REFUSED = {
     "no queries": (array("queries", None), "no entry 'queries'"),
     "recipe empty": (meta(query_recipe=""), "which features"),
     "queries dtype": (array("queries", np.ones((2, 3), np.float32)), "'queries' is F32"),
-    "queries shape": (array("queries", np.ones(6, F16)), "'queries' is F16 (6,)"),
-    "queries none": (array("queries", np.ones((0, 3), F16)), "float16 (queries, dim) is read"),
-    "queries infinite": (edited("queries", 0, np.inf), "a query feature is not finite"),
+    "queries shape": (array("queries", np.ones(6, np.int8)), "'queries' is I8 (6,)"),
+    "queries none": (two(queries=np.ones((0, 3), np.int8), query_steps=NONE), "(queries, dim) is read"),
+    "queries small": (array("queries", np.ones((2, 3), np.int8)), "not 127 of its steps"),
+    "queries low": (edited("queries", 0, -128), "not 127 of its steps"),
+    "steps few": (array("query_steps", np.ones(1, np.float32)), "has 2 vectors, but 1 steps"),
+    "steps wide": (array("query_steps", np.ones(2, F16)), "'query_steps' is F16"),
+    "steps shape": (array("query_steps", np.ones((2, 1), np.float32)), "'query_steps' is F32 (2, 1)"),
+    "no steps": (array("query_steps", None), "no entry 'query_steps'"),
+    "step infinite": (edited("query_steps", 0, np.inf), "they have no size"),
+    "step negative": (edited("query_steps", 0, -1), "they have no size"),
+    "step zero": (edited("query_steps", 0, 0), "they have no size"),
     "no activation": (array("activation", None), "no entry 'activation'"),
     "no knobs": (array("knobs", None), "no entry 'knobs'"),
     "activation dtype": (array("activation", np.ones(4, F16)), "'activation' is F16"),
@@ -465,9 +481,10 @@ REFUSED = {
     "knob zero": (edited("knobs", 0, 0), "not positive"),
     "knob negative": (edited("knobs", 0, -1), "not positive"),
     "knob huge": (edited("knobs", 0, 20000), "above 10000"),
-    "knobs lacking": (array("knobs", lambda a: np.ones(17, F16)), "1 knobs are needed, 0 are left"),
-    "knobs over": (array("knobs", lambda a: np.ones(19, F16)), "19 knobs, but its tensors use 18"),
-    "knobs wide": (array("knobs", np.ones(18, np.float32)), "F16 holds each of them exactly"),
+    "knobs lacking": (array("knobs", np.ones(17, np.uint8)), "1 knobs are needed, 0 are left"),
+    "knobs over": (array("knobs", np.ones(19, np.uint8)), "19 knobs, but its tensors use 18"),
+    "knobs wide": (array("knobs", np.ones(18, np.float32)), "uint8 holds each of them exactly"),
+    "knobs too wide": (array("knobs", np.full(18, 0.53125, np.float32)), "float16 holds each of them"),
     "changes nothing": (without_tensors, "the head has no tensors"),
     "index empty": (index(), "runs past the end"),
     "index many": (index(varint(100_001)), "100000 are allowed"),

@@ -140,11 +140,12 @@ def test_the_query_set_comes_without_the_rest(store: Store):
     whole = store.get(entry.digest).queries
     path = store.path(entry.digest)
     data = bytearray(path.read_bytes())
-    start = data.index(whole.features.tobytes())
-    path.write_bytes(bytes(data[:start]) + whole.features.tobytes() + bytes(len(data) - start - 96))
+    rest = data.index(steps := whole.codes.steps.tobytes()) + len(steps)
+    start = data.index(whole.codes.codes.tobytes())
+    path.write_bytes(bytes(data[:rest]) + bytes(start - rest) + bytes(data[start:]))
     found = store.queries(entry.digest)
     assert found.recipe == whole.recipe
-    assert (found.features == whole.features).all()
+    assert (found.codes.codes == whole.codes.codes).all()
     path.write_bytes(b"rotten")
     with pytest.raises(SwitchError):
         store.queries(entry.digest)

@@ -161,7 +161,7 @@ def huge_head():
 
 
 def many_queries(_, arrays):
-    arrays["queries"] = np.ones((2000, 12), np.float16)
+    arrays["queries"] = np.ones((2000, 12), np.int8)
 
 
 def many_knobs(_, arrays):

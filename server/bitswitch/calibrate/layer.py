@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from bitswitch.calibrate.descent import descend
 from bitswitch_store import planes
+from bitswitch_store.knobs import rounded
 from bitswitch_store.switch import TensorSwitch
 
 _SWEEPS = 2
-_KNOB_BITS = 16
+_KNOB_BITS = 8
 # Beyond this density one more active weight would cost next to nothing.
 _DENSE = 0.6
 
@@ -133,13 +134,13 @@ class Layer:
         square, along = (product * signs).sum(dim=1), (wanted * signs).sum(dim=1)
         knobs = along / square.clamp_min(1e-30)
         kept = float((knobs.square() * square)[knobs > 0].sum())
-        half = (knobs * max(1.0, math.sqrt(norm / kept) if kept else 1.0)).numpy().astype(np.float16)
-        lost = half <= 0
+        near = rounded((knobs * max(1.0, math.sqrt(norm / kept) if kept else 1.0)).clamp_min(0).numpy())
+        lost = near <= 0
         self._signs[lost] = 0
         product[torch.from_numpy(lost)] = 0
         # What a first active weight of an empty row would get.
-        usual = np.median(half[~lost]) if not lost.all() else np.float16(np.median(self._knobs))
-        self._knobs = np.where(lost, usual, half).astype(np.float32)
+        usual = rounded(np.median(near[~lost] if not lost.all() else self._knobs))
+        self._knobs = np.where(lost, usual, near).astype(np.float32)
 
     def _bits(self) -> float:
         """What one more active weight costs at this density, in bits: the slope of H(d) + d."""

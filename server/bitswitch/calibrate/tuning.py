@@ -15,6 +15,7 @@ import torch
 from bitswitch.calibrate.pair import Pair
 from bitswitch_store import planes
 from bitswitch_store.budget import above
+from bitswitch_store.knobs import rounded
 from bitswitch_store.switch import TensorSwitch
 
 STEPS = 50
@@ -73,7 +74,7 @@ def tuned(pair: Pair, tensors: Sequence[TensorSwitch], *, seed: int) -> tuple[Te
     found = [one for one in tensors if one.name not in matrices and one.name not in vectors]
     for name, stretch in stretches.items():
         one = matrices[name]
-        rows = (knobs[name] * stretch.detach().exp()).numpy().astype(np.float16).astype(np.float32)
+        rows = rounded((knobs[name] * stretch.detach().exp()).numpy())
         # A row keeps the knob it had where the new one would round to nothing.
         kept = np.where((rows > 0) | (one.knobs == 0), rows, _per_row(one))
         found.append(TensorSwitch(name, one.shape, one.activation, one.polarity, kept))

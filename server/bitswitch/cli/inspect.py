@@ -41,7 +41,7 @@ def _identity(path: Path, switch: Switch) -> Table:
     else:
         table.add_row("head", "none: for embeddings")
     if switch.queries:
-        table.add_row("query set", f"{switch.queries.features.shape} of {switch.queries.recipe}")
+        table.add_row("query set", f"{switch.queries.codes.codes.shape} of {switch.queries.recipe}")
     for name, value in switch.metric.items():
         table.add_row(escape(name), f"{value:g}")
     table.add_row("licence", escape(switch.licence or "not stated"))

@@ -168,7 +168,7 @@ def query_features(base: Path, texts: Sequence[Text], bars: Progress) -> QuerySe
         rows = model.encode(texts[start : start + 16], want=Want.FEATURES)
         vectors.append(features(model, model.forward(rows)).numpy())
         bars.update(bar, advance=len(rows))
-    return QuerySet(np.concatenate(vectors).astype(np.float16), recipe(model))
+    return QuerySet.of(np.concatenate(vectors), recipe(model))
 
 
 def _evenly(examples: Sequence[Example]) -> list[Text]:

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from bitswitch.core import Route, RouteMode
 from bitswitch.errors import InvalidSwitchError
-from bitswitch.router.codes import Codes
 from bitswitch.router.fit import Fit
 from bitswitch.router.moments import LARGEST
 from bitswitch.router.saved import Saved
 from bitswitch.router.view import NOTHING, View
 from bitswitch.router.views import AT_ONCE, CALLERS, MUCH, Views
+from bitswitch_store.codes import Codes
 from bitswitch_store.switch import QuerySet
 
 
@@ -93,12 +93,12 @@ class AutoSwitch:
                 f"the query set holds features {queries.recipe!r};"
                 f" this router compares {self.recipe!r}, make the switch again with those"
             )
-        width = queries.features.shape[1]
-        if np.abs(queries.features).max() > LARGEST:
+        codes = queries.codes
+        width = codes.codes.shape[1]
+        if np.abs(codes.vectors()).max() > LARGEST:
             raise InvalidSwitchError(
                 f"a value of the query set is larger than {LARGEST:g}; features by {self.recipe!r} are not"
             )
-        codes = Codes.of(queries.features)
         with self._lock:
             if self._dim not in (None, width):
                 raise InvalidSwitchError(

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitswitch.router import votes
-from bitswitch.router.codes import Codes
 from bitswitch.router.index import QueryIndex
 from bitswitch.router.metric import Floats, Metric
 from bitswitch.router.moments import Moments
+from bitswitch_store.codes import Codes
 
 VOTE_AXES = 24
 """Axes in which the nearest are searched, at most: one fewer than tasks is all there is to tell them by."""

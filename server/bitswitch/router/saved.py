@@ -27,12 +27,13 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from bitswitch.router import codes, fit, index, metric, moments, votes
-from bitswitch.router.codes import Codes
+from bitswitch.router import fit, index, metric, moments, votes
 from bitswitch.router.fit import Fit
 from bitswitch.router.index import QueryIndex
 from bitswitch.router.metric import Metric
 from bitswitch.router.moments import Moments
+from bitswitch_store import codes
+from bitswitch_store.codes import Codes
 
 _faiss: Any = faiss
 _CODES = "codes"

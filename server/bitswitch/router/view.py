@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from bitswitch.core import Mix, Neighbour, Route, RouteMode
 from bitswitch.router import votes
-from bitswitch.router.codes import Codes
 from bitswitch.router.fit import Fit, differing, in_axes
 from bitswitch.router.index import Hit, QueryIndex
+from bitswitch_store.codes import Codes
 
 NOTHING = Route(Mix.of(), head=None, abstained=True, distance=math.inf, threshold=0.0)
 """The route of an input that nothing can be compared with."""

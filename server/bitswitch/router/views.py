@@ -25,9 +25,9 @@ from contextlib import suppress
 import faiss
 
 from bitswitch.memory import give_back
-from bitswitch.router.codes import Codes
 from bitswitch.router.fit import Fit, differing
 from bitswitch.router.view import View
+from bitswitch_store.codes import Codes
 
 AT_ONCE = 5_000
 """Query vectors in sight that are fitted while the request waits, at most: under .1 s of one core."""

@@ -90,14 +90,14 @@ def test_query_features_are_the_bare_base_s(run, tiny_base, tiny_finetune, input
     base = load(tiny_base)
     rows = base.encode([TEXTS[0], TEXTS[1], ("a", "b")], want=Want.FEATURES)
     assert queries.recipe == recipe(base)
-    np.testing.assert_allclose(queries.features, features(base, base.forward(rows)).numpy(), atol=1e-3)
+    np.testing.assert_allclose(queries.codes.vectors(), features(base, base.forward(rows)).numpy(), atol=5e-3)
 
 
 def test_a_long_query_file_is_thinned_evenly(run, tiny_base, tiny_finetune, tmp_path):
     inputs, output = tmp_path / "many.jsonl", tmp_path / "topic.switch.safetensors"
     inputs.write_text("\n".join(json.dumps(TEXTS[i % 5]) for i in range(333)))
     make(run, tiny_base, tiny_finetune, output, "--queries", inputs, "--budget", 0.9)
-    assert file.read(output).queries.features.shape == (100, 32)
+    assert file.read(output).queries.codes.codes.shape == (100, 32)
 
 
 def test_a_budget_is_kept(run, tiny_base, tiny_finetune, tmp_path):

@@ -27,7 +27,7 @@ SETS = st.dictionaries(st.sampled_from("abcdef"), VECTORS, min_size=1, max_size=
 
 
 def query_set(vectors) -> QuerySet:
-    return QuerySet(np.array(vectors, np.float16), RECIPE)
+    return QuerySet.of(np.array(vectors, np.float32), RECIPE)
 
 
 def router(sets, *, k: int = 4, quantile: float = 0.9, mode: RouteMode = RouteMode.MIX) -> AutoSwitch:
@@ -153,7 +153,7 @@ def test_no_inputs_no_routes():
 def test_a_query_set_of_another_recipe_or_dim_is_refused():
     auto = AutoSwitch(recipe=RECIPE, dim=DIM)
     with pytest.raises(InvalidSwitchError, match=r"'hidden:2\|mean'.*compares 'hidden:1\|mean\|l2'"):
-        auto.add("a", QuerySet(np.zeros((2, DIM), np.float16), "hidden:2|mean"))
+        auto.add("a", QuerySet.of(np.zeros((2, DIM)), "hidden:2|mean"))
     with pytest.raises(InvalidSwitchError, match="has 4 values; this router compares vectors of 3"):
         auto.add("a", query_set(np.zeros((2, 4))))
     assert "a" not in auto

@@ -18,11 +18,11 @@ DIM = 8
 def cloud(seed: int, size: int = 12) -> QuerySet:
     rng = np.random.default_rng(seed)
     rows = rng.standard_normal(DIM) + rng.standard_normal((size, DIM)) * np.linspace(0.1, 0.6, DIM)
-    return QuerySet(rows.astype(np.float16), RECIPE)
+    return QuerySet.of(rows, RECIPE)
 
 
 CLOUDS = {name: cloud(seed) for seed, name in enumerate("abcdefghij")}
-INPUTS = np.concatenate([queries.features for queries in CLOUDS.values()]).astype(np.float32)
+INPUTS = np.concatenate([queries.codes.vectors() for queries in CLOUDS.values()]).astype(np.float32)
 
 
 def router(names: str, **values) -> AutoSwitch:
@@ -69,7 +69,7 @@ def test_requests_are_answered_while_a_fit_is_held(monkeypatch: pytest.MonkeyPat
     try:
         auto.add("g", CLOUDS["g"])
         auto.remove("b")
-        own = CLOUDS["g"].features.astype(np.float32)
+        own = CLOUDS["g"].codes.vectors()
         between = auto.pick(own, "acdefg")  # begins the fit, and is answered before it ends
         assert held.begun.acquire(timeout=60)
         assert [route.neighbours[0].digest for route in between] == ["g"] * len(own)
@@ -172,7 +172,7 @@ def test_other_vectors_under_the_same_digest_are_others(closing, at_once: int):
     auto.pick(INPUTS, "abcdef")
     auto.remove("a")
     auto.add("a", CLOUDS["j"])
-    own = CLOUDS["j"].features.astype(np.float32)
+    own = CLOUDS["j"].codes.vectors()
     assert voted(auto.pick(own, "abcdef")) == {"a"}
     auto.settle()
     fresh = router("bcdef", at_once=10**6)

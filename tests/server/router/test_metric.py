@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitswitch.router.codes import Codes
 from bitswitch.router.metric import Metric
 from bitswitch.router.moments import Moments
+from bitswitch_store.codes import Codes
 
 
 def clouds(seed: int, *, tasks: int, size: int, dim: int) -> list[np.ndarray]:

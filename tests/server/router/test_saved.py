@@ -10,10 +10,10 @@ import pytest
 from tests.server.router.test_following import CLOUDS, INPUTS, RECIPE, voted
 
 from bitswitch.router import AutoSwitch
-from bitswitch.router.codes import Codes
 from bitswitch.router.fit import Fit
 from bitswitch.router.index import QueryIndex
 from bitswitch.router.saved import Saved
+from bitswitch_store.codes import Codes
 
 NAMES = "abcdefgh"
 
