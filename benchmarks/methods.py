@@ -156,7 +156,8 @@ def switched(path: str, make: Maker) -> Method:
         note = f"α = {told['alpha']:.4f}" if "alpha" in told else ""
         if "passes" in told:
             note = f"pass {told['passes']:g}"
-        return Result(right, output.stat().st_size, ground.nbytes, seconds, note)
+        head = switch.head.nbytes if switch.head else 0
+        return Result(right, output.stat().st_size, ground.nbytes, seconds, note, head)
 
     return method
 
@@ -192,13 +193,13 @@ def by_rule(
 
 
 def paper_at(base: Path, share: float, output: Path, task: Task) -> None:
-    """The paper's rule at the least α with which the file takes at most this share of the base in fp32."""
+    """The paper's rule at the least α at which the file, head aside, takes at most this share of fp32."""
     inputs = output.with_suffix(".part")
     by_rule(base, "paper", 0.95, inputs, task)
     queries = file.read(inputs).queries
     inputs.unlink()
     origin, tuned = Checkpoint.open(base), Checkpoint.open(task.finetuned)
-    limit = share * 4 * sum(origin.numel(name) for name in origin.names)
+    limit = share * 4 * sum(origin.numel(name) for name in origin.names) + head_bytes(base, task)
     low, high, found = 0.9, 1.0, b""
     for _ in range(_HALVINGS):
         alpha = (low + high) / 2

@@ -91,6 +91,7 @@ class Result:
         shared: bytes that are kept once for all tasks.
         seconds: of CPU time, to make what is stored for the task; 0 where nothing is made.
         note: a choice that was made, such as a λ.
+        head: bytes of ``size`` that are a switch's head.
     """
 
     right: str
@@ -98,6 +99,7 @@ class Result:
     shared: int
     seconds: float = 0.0
     note: str = ""
+    head: int = 0
 
     def accuracy(self, places: Sequence[int]) -> float:
         """The share of right answers to these test rows; NaN if one was not asked."""

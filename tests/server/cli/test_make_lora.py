@@ -57,8 +57,8 @@ def test_it_can_be_calibrated(tiny_base, tmp_path):
     assert switch.rule.parameters["calibrated"] > 10
     # The layers that it leaves alone are the base's own.
     touched = {tensor.name for tensor in switch.tensors}
+    assert touched
     assert all("query" in name or "value" in name for name in touched)
-    assert any(name.endswith("query.weight") for name in touched)
 
 
 def test_labels_of_a_full_fine_tune_can_be_given(tiny_base, tiny_finetune, tmp_path):
