@@ -84,7 +84,7 @@ def above(name: str, tau: NDArray[np.float32], threshold: float) -> list[TensorS
         a knob per row, rounded to 8 bits: the mean of ``|τ|`` over the row's active weights, times what
         gives the tensor the norm that τ has in all. Least squares would leave it at the mean; but what
         the dropped weights did together, the kept ones have to do. A row whose knob would round to 0
-        (below 7e-9) is left out.
+        (below 4.7e-7) is left out.
     """
     rows = tau.reshape(tau.shape[0], -1)
     active = np.abs(rows) >= max(threshold, float(np.finfo(np.float32).smallest_subnormal))

@@ -1,8 +1,9 @@
 """Knobs as a file holds them: in 8 bits, 16 or 32, as few as hold them all exactly.
 
-The 8 bits are 5 of exponent and 3 of mantissa, ``(1 + m / 8) · 2 ** (e - 27)``: from 7.5e-9 to 30, a knob is
-positive and so needs no sign, and any is within a sixteenth of one of these. That is far below what leaving
-out most of a row's weights costs. Knows nothing of tensors or files.
+The 8 bits are 5 of exponent and 3 of mantissa, ``(1 + m / 8) · 2 ** (e - 21)``: from 4.8e-7 to 1,920, all of
+which fp16 holds as well. A knob is positive and so needs no sign, and any in that range is within a sixteenth
+of one of these. That is far below what leaving out most of a row's weights costs. Knows nothing of tensors or
+files.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from bitswitch_store.switch import SwitchError
 MAX_KNOB = 1e4
 
 _DROPPED = 20  # of float32's 23 bits of mantissa
-_FIRST = (127 - 27) << 3  # the upper bits of a float32 that code 0 stands for
+_FIRST = (127 - 21) << 3  # the upper bits of a float32 that code 0 stands for
 
 
 def rounded(knobs: NDArray[np.floating[Any]] | np.floating[Any]) -> NDArray[np.float32]:

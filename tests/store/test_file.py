@@ -185,7 +185,8 @@ def test_knobs_take_the_fewest_bits_that_hold_them_all():
             "knobs"
         ]
 
-    assert dtype(0.5, 2**-24).dtype == "U8"
+    assert dtype(0.5, 2**-21).dtype == "U8"
+    assert dtype(0.5, 2**-24).dtype == "F16"
     assert dtype(0.5, 0.53125).dtype == "F16"
     assert dtype(0.5, 0.1).dtype == "F32"
     assert dtype(2**-28).dtype == "F32"

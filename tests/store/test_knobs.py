@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from bitswitch_store import knobs
 from bitswitch_store.switch import SwitchError
 
-ALL = np.array([(1 + code % 8 / 8) * 2.0 ** (code // 8 - 27) for code in range(256)], np.float32)
+ALL = np.array([(1 + code % 8 / 8) * 2.0 ** (code // 8 - 21) for code in range(256)], np.float32)
 """As docs/format.md has it."""
 
 
@@ -28,9 +28,9 @@ def test_the_nearest_is_taken(value):
 
 
 def test_what_is_too_small_is_none_and_what_is_large_stays():
-    np.testing.assert_array_equal(knobs.rounded(np.float32([0, 1e-9, 1e-40])), 0)
-    large = knobs.rounded(np.float32([33, 500, 9_000]))
-    np.testing.assert_allclose(large, [33, 500, 9_000], rtol=1 / 16)
+    np.testing.assert_array_equal(knobs.rounded(np.float32([0, 1e-7, 1e-40])), 0)
+    large = knobs.rounded(np.float32([2_100, 5_000, 9_000]))
+    np.testing.assert_allclose(large, [2_100, 5_000, 9_000], rtol=1 / 16)
     assert knobs.stored(large).dtype == np.float16
 
 
@@ -40,7 +40,8 @@ def test_what_is_too_small_is_none_and_what_is_large_stays():
         ([], np.uint8),
         ([0.5, 0.0009765625], np.uint8),
         ([0.5, 0.7001953125], np.float16),  # more bits of mantissa
-        ([0.5, 32.0], np.float16),  # too large for 8 bits
+        ([0.5, 2048.0], np.float16),  # too large for 8 bits
+        ([0.5, 2.0**-24], np.float16),  # too small for 8 bits
         ([0.5, 2.0**-30], np.float32),  # too small for either
         ([0.5, 0.1], np.float32),
     ],
