@@ -16,7 +16,7 @@ from benchmarks.load import Outcome, Plan
 from benchmarks.load import run as load
 from benchmarks.report import Bar, Report, Table
 from benchmarks.rivals.environment import RivalUnavailableError, environment
-from benchmarks.servers import Server, bitswitch, infinity
+from benchmarks.servers import PATIENT, Server, bitswitch, infinity
 from benchmarks.setting import Setting, percentile
 from benchmarks.texts import texts
 
@@ -37,7 +37,12 @@ def run(setting: Setting) -> Report:
     report = Report("The bare base over HTTP", _CONDITIONS)
     with ExitStack() as stack:
         note = ""
-        sides = {"ours": (stack.enter_context(bitswitch(setting.base, setting.scratch / "store")), _OURS)}
+        sides = {
+            "ours": (
+                stack.enter_context(bitswitch(setting.base, setting.scratch / "store", **PATIENT)),
+                _OURS,
+            )
+        }
         try:
             binaries = environment("infinity", setting.rivals)
         except RivalUnavailableError as error:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.report import Bar, Report, Table
-from benchmarks.servers import Server, bitswitch
+from benchmarks.servers import PATIENT, Server, bitswitch
 from benchmarks.setting import Setting
 from benchmarks.soak import make_key
 from benchmarks.switches import publish_random
@@ -52,7 +52,7 @@ def run(setting: Setting) -> Report:
     del base
     key = make_key(folder, "default", "admin")
     # No limit: what is asked for is what happens, not how often.
-    with bitswitch(setting.base, folder, BITSWITCH_MAX_QUEUE_SECONDS="600") as server:
+    with bitswitch(setting.base, folder, **PATIENT) as server:
         found = {
             "with a key": check(server, setting.scratch, key=key, quick=setting.quick),
             "without": check(server, setting.scratch, key=None, quick=setting.quick),

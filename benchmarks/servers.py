@@ -61,6 +61,10 @@ def _read(request: Request) -> dict[str, object]:
     return told
 
 
+PATIENT = {"BITSWITCH_MAX_QUEUE_SECONDS": "600"}
+"""Settings of a server that lets everybody in, however long they will wait."""
+
+
 @contextmanager
 def bitswitch(base: Path, store: Path, **environment: str) -> Iterator[Server]:
     """``bitswitch serve`` over a store, ready, for as long as the block lasts.
