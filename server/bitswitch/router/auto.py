@@ -95,7 +95,7 @@ class AutoSwitch:
             )
         codes = queries.codes
         width = codes.codes.shape[1]
-        if np.abs(codes.vectors()).max() > LARGEST:
+        if codes.largest > LARGEST:
             raise InvalidSwitchError(
                 f"a value of the query set is larger than {LARGEST:g}; features by {self.recipe!r} are not"
             )
