@@ -40,8 +40,16 @@ class Codes:
         """Whether `of` can have made them: a row's largest value is 127 steps, or it is all zero."""
         if not (np.isfinite(self.steps).all() and (self.steps >= 0).all()):
             return False
-        largest = np.abs(self.codes.astype(np.int16)).max(axis=1, keepdims=True)
+        highest, lowest = (
+            end(self.codes, axis=1, keepdims=True).astype(np.int16) for end in (np.max, np.min)
+        )
+        largest = np.maximum(highest, -lowest)
         return bool((largest == np.where(self.steps > 0, _LARGEST, 0)).all())
+
+    @property
+    def largest(self) -> float:
+        """The largest of all magnitudes."""
+        return _LARGEST * float(self.steps.max())
 
     def vectors(self) -> NDArray[np.float32]:
         """What they stand for: float32 (vectors, dim)."""

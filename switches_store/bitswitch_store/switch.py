@@ -217,8 +217,11 @@ class QuerySet:
         return cls(Codes.of(vectors), recipe)
 
     def __post_init__(self) -> None:
-        if self.codes.codes.ndim != 2 or 0 in self.codes.codes.shape:
-            raise SwitchError(f"query features are {self.codes.codes.shape}; (queries, dim) is read")
+        codes, steps = self.codes.codes, self.codes.steps
+        if codes.dtype != np.int8 or codes.ndim != 2 or 0 in codes.shape:
+            raise SwitchError(f"query features are {codes.dtype} {codes.shape}; int8 (queries, dim) is read")
+        if steps.dtype != np.float32 or steps.shape != (len(codes), 1):
+            raise SwitchError(f"query steps are {steps.dtype} {steps.shape}; float32 (queries, 1) is read")
         if len(self.codes) > MAX_QUERIES:
             raise SwitchError(f"the query set has {len(self.codes)} vectors; {MAX_QUERIES} at most are read")
         if not self.codes.canonical:

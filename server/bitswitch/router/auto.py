@@ -7,6 +7,7 @@ input is likelier foreign. Knows nothing of how features are computed, nor of wh
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
@@ -24,6 +25,11 @@ from bitswitch.router.view import NOTHING, View
 from bitswitch.router.views import AT_ONCE, CALLERS, MUCH, Views
 from bitswitch_store.codes import Codes
 from bitswitch_store.switch import QuerySet
+
+MANY = 100
+"""So many query sets that were read at a start are worth a file of their own."""
+
+_log = logging.getLogger(__name__)
 
 
 class AutoSwitch:
@@ -95,7 +101,7 @@ class AutoSwitch:
             )
         codes = queries.codes
         width = codes.codes.shape[1]
-        if np.abs(codes.vectors()).max() > LARGEST:
+        if codes.largest > LARGEST:
             raise InvalidSwitchError(
                 f"a value of the query set is larger than {LARGEST:g}; features by {self.recipe!r} are not"
             )
@@ -127,9 +133,12 @@ class AutoSwitch:
     def resume(self) -> None:
         """Take up the fits that were kept, once every switch that is stored was recalled or added.
 
-        They stand in like any other; what was deleted since is not in sight and has no vote.
+        They stand in like any other; what was deleted since is not in sight and has no vote. Where many sets
+        were added, they are kept now, and lie in that file instead of in memory until they are compared.
         """
         if self._saved:
+            if len(self._sets.keys() - (self._recalled or {}).keys()) >= MANY:
+                self._map(self._saved)
             known = {**(self._recalled or {}), **self._sets}
             fits = [*self._saved.fits(known)]
             self._fits_written = dict(fits)
@@ -201,15 +210,29 @@ class AutoSwitch:
                 self._asked.popitem(last=False)
         return view
 
+    def _map(self, saved: Saved) -> None:
+        try:
+            self._write(saved)
+        except OSError as error:
+            _log.warning("query sets stay in memory, as they cannot be kept: %s", error)
+            return
+        kept = saved.codes()
+        with self._lock:
+            self._sets.update({digest: kept[digest] for digest in self._sets.keys() & kept.keys()})
+
+    def _write(self, saved: Saved) -> None:
+        """Keep the query sets; a start reads a few others by itself."""
+        with self._lock:
+            sets = dict(self._sets)
+        if len(sets.keys() ^ self._written) > MUCH * len(sets):
+            saved.write_codes(sets)
+            self._written = set(sets)
+
     def _keep(self, fits: Mapping[str, Fit]) -> None:
         """Write down what a start would take long for."""
         if self._saved is None or not fits:
             return
-        with self._lock:
-            sets = dict(self._sets)
-        if len(sets.keys() ^ self._written) > MUCH * len(sets):  # or a start reads the few others
-            self._saved.write_codes(sets)
-            self._written = set(sets)
+        self._write(self._saved)
         for caller, fit in fits.items():
             if self._fits_written.get(caller) is not fit:
                 self._saved.write_fit(caller, fit)

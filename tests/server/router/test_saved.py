@@ -10,6 +10,7 @@ import pytest
 from tests.server.router.test_following import CLOUDS, INPUTS, RECIPE, voted
 
 from bitswitch.router import AutoSwitch
+from bitswitch.router import auto as auto_module
 from bitswitch.router.fit import Fit
 from bitswitch.router.index import QueryIndex
 from bitswitch.router.saved import Saved
@@ -72,6 +73,34 @@ def test_a_start_reads_and_fits_nothing_anew(
     mapped = next(iter(auto._sets.values())).codes
     assert not mapped.flags.owndata
     assert not mapped.flags.writeable
+    auto.close()
+
+
+def test_many_that_a_start_had_to_read_lie_in_a_file_from_then_on(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(auto_module, "MANY", len(NAMES))
+    routes = fill(tmp_path / "other")
+    auto, given = started(tmp_path / "new")
+    assert given == list(NAMES)
+    assert not any(codes.codes.flags.owndata for codes in auto._sets.values())
+    assert auto.pick(INPUTS, NAMES, caller="acme") == routes
+    auto.close()
+    again, given = started(tmp_path / "new")
+    assert given == []
+    again.close()
+
+
+def test_where_they_cannot_be_kept_they_stay_in_memory(tmp_path: Path, monkeypatch, caplog):
+    monkeypatch.setattr(auto_module, "MANY", len(NAMES))
+    (tmp_path / "file").write_text("no folder")
+    auto, _ = started(tmp_path / "file" / "routes")
+    assert "query sets stay in memory" in caplog.text
+    assert auto.pick(INPUTS, NAMES, caller="acme")
+    auto.close()
+
+
+def test_few_are_not_worth_a_file(tmp_path: Path):
+    auto, _ = started(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
     auto.close()
 
 
