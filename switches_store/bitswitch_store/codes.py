@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _LARGEST = 127
+_LEAST = float(np.finfo(np.float32).smallest_normal)  # of a step; shorter vectors become nothing
+_MOST = float(np.finfo(np.float32).max) / _LARGEST
 
 
 class Codes:
@@ -30,21 +32,26 @@ class Codes:
         """Of vectors, (vectors, dim), finite."""
         rows = vectors.astype(np.float32)
         steps = np.abs(rows).max(axis=1, keepdims=True) / np.float32(_LARGEST)
-        return cls(np.rint(rows / np.where(steps > 0, steps, 1)).astype(np.int8), steps)
+        steps[steps < _LEAST] = 0
+        return cls(np.rint(rows / np.where(steps > 0, steps, np.inf)).astype(np.int8), steps)
 
     def __len__(self) -> int:
         return len(self.codes)
 
-    @property
-    def canonical(self) -> bool:
-        """Whether `of` can have made them: a row's largest value is 127 steps, or it is all zero."""
-        if not (np.isfinite(self.steps).all() and (self.steps >= 0).all()):
-            return False
-        highest, lowest = (
-            end(self.codes, axis=1, keepdims=True).astype(np.int16) for end in (np.max, np.min)
-        )
-        largest = np.maximum(highest, -lowest)
-        return bool((largest == np.where(self.steps > 0, _LARGEST, 0)).all())
+    def fault(self) -> str | None:
+        """Why `of` would never make these, in a few words; None if it might."""
+        steps = self.steps
+        ends = [end(self.codes, axis=1, keepdims=True).astype(np.int16) for end in (np.max, np.min)]
+        largest = np.maximum(ends[0], -ends[1])
+        faults = {
+            f"a step is not finite, or {_LARGEST} times it is not": ~(np.abs(steps) <= _MOST),
+            "a step is negative": np.signbit(steps),
+            f"a step is below {_LEAST:.3g}": (steps > 0) & (steps < _LEAST),
+            f"a code is {-_LARGEST - 1}": largest > _LARGEST,
+            "a code is not 0 though its step is": (steps == 0) & (largest > 0),
+            f"the largest code of a vector is not {_LARGEST}": (steps > 0) & (largest < _LARGEST),
+        }
+        return next((fault for fault, found in faults.items() if found.any()), None)
 
     @property
     def largest(self) -> float:

@@ -224,8 +224,8 @@ class QuerySet:
             raise SwitchError(f"query steps are {steps.dtype} {steps.shape}; float32 (queries, 1) is read")
         if len(self.codes) > MAX_QUERIES:
             raise SwitchError(f"the query set has {len(self.codes)} vectors; {MAX_QUERIES} at most are read")
-        if not self.codes.canonical:
-            raise SwitchError("a query vector's largest value is not 127 of its steps, or they have no size")
+        if fault := self.codes.fault():
+            raise SwitchError(f"the query set: {fault}")
         if not self.recipe:
             raise SwitchError("the query set does not say which features it holds")
 

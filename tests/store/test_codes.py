@@ -12,17 +12,29 @@ VECTORS = arrays.arrays(np.float32, (3, 5), elements=st.floats(-1e3, 1e3, width=
 
 
 @given(VECTORS)
-def test_within_half_a_step_and_canonical(vectors):
+def test_within_half_a_step_and_valid(vectors):
     codes = Codes.of(vectors)
     assert len(codes) == 3
-    assert (np.abs(codes.vectors() - vectors) <= 0.501 * codes.steps + 1e-30).all()
-    assert codes.canonical or (np.abs(vectors).max(axis=1) < 1e-30).any()  # whose step may be no number
+    assert codes.fault() is None
+    tiny = 127 * float(np.finfo(np.float32).smallest_normal)  # vectors up to here become nothing
+    assert (np.abs(codes.vectors() - vectors) <= np.maximum(0.501 * codes.steps, tiny)).all()
+    assert codes.largest == pytest.approx(np.abs(codes.vectors()).max())
 
 
 @pytest.mark.parametrize(
-    ("codes", "step"),
-    [([126, 0], 1.0), ([-128, 127], 1.0), ([127, 0], -1.0), ([127, 0], np.nan), ([1, 0], 0.0), ([0, 0], 1.0)],
+    ("codes", "step", "fault"),
+    [
+        ([126, 0], 1.0, "not 127"),
+        ([-128, 127], 1.0, "a code is -128"),
+        ([127, 0], -1.0, "negative"),
+        ([0, 0], -0.0, "negative"),
+        ([127, 0], np.nan, "not finite"),
+        ([127, 0], 1e37, "127 times it is not"),
+        ([127, 0], 1e-40, "below"),
+        ([1, 0], 0.0, "a code is not 0"),
+        ([0, 0], 1.0, "not 127"),
+    ],
 )
-def test_others_are_not_canonical(codes, step):
-    assert not Codes(np.int8([codes]), np.float32([[step]])).canonical
-    assert Codes(np.int8([[127, 0], [0, 0]]), np.float32([[0.5], [0]])).canonical
+def test_what_cannot_have_been_made_is_told(codes, step, fault):
+    assert fault in Codes(np.int8([codes]), np.float32([[step]])).fault()
+    assert Codes(np.int8([[127, 0], [0, 0]]), np.float32([[0.5], [0]])).fault() is None

@@ -138,9 +138,8 @@ class Layer:
         lost = near <= 0
         self._signs[lost] = 0
         product[torch.from_numpy(lost)] = 0
-        # What a first active weight of an empty row would get.
-        usual = rounded(np.median(near[~lost] if not lost.all() else self._knobs))
-        self._knobs = np.where(lost, usual, near).astype(np.float32)
+        if not lost.all():  # or the knobs that were, never 0, are what a first active weight would get
+            self._knobs = np.where(lost, rounded(np.median(near[~lost])), near).astype(np.float32)
 
     def _bits(self) -> float:
         """What one more active weight costs at this density, in bits: the slope of H(d) + d."""

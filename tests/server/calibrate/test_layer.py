@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bitswitch.calibrate.layer import Layer
+from bitswitch_store.budget import above
 from bitswitch_store.knobs import rounded
 
 
@@ -15,7 +16,8 @@ def fitted(scale: float) -> Layer:
     chance = torch.Generator().manual_seed(0)
     base, tau, inputs = (torch.randn(shape, generator=chance) for shape in ((12, 16), (12, 16), (80, 16)))
     tau = tau * scale
-    layer = Layer("w", base, tau, np.ones(12), None)
+    start = above("w", tau.numpy(), scale)
+    layer = Layer("w", base, tau, np.ones(12), start[0] if start else None)
     layer.fit(inputs, inputs @ (base + tau).T, price=0.002 * scale**2, ridge=0.1, centre=False)
     return layer
 
