@@ -37,12 +37,8 @@ def run(setting: Setting) -> Report:
     report = Report("The bare base over HTTP", _CONDITIONS)
     with ExitStack() as stack:
         note = ""
-        sides = {
-            "ours": (
-                stack.enter_context(bitswitch(setting.base, setting.scratch / "store", **PATIENT)),
-                _OURS,
-            )
-        }
+        ours = stack.enter_context(bitswitch(setting.base, setting.scratch / "store", **PATIENT))
+        sides = {"ours": (ours, _OURS)}
         try:
             binaries = environment("infinity", setting.rivals)
         except RivalUnavailableError as error:

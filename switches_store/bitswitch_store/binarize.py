@@ -99,10 +99,9 @@ def binarize(
         )
 
     def size(tensors: Sequence[TensorSwitch], told: Mapping[str, float] = _NOTHING) -> int:
-        if not head:
-            # A switch of nothing has no file; it is asked for before the matrices are in.
-            return len(file.write(switch(tensors, told))) if tensors else 0
-        return len(file.write(switch(tensors, told))) - head.nbytes
+        # A switch of nothing has no file; it is asked for before the matrices of a headless one are in.
+        whole = len(file.write(switch(tensors, told))) if tensors or head else 0
+        return whole - (head.nbytes if head else 0)
 
     if rule.name == "paper":
         return switch(paper_tensors(vector, value))

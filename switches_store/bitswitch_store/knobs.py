@@ -18,6 +18,9 @@ from bitswitch_store.switch import SwitchError
 # No fine-tuning moves a weight this far; and below it, base + knob stays finite in fp16 (65504).
 MAX_KNOB = 1e4
 
+BITS = 8
+"""Of a knob that `rounded` gives, in a file."""
+
 _DROPPED = 20  # of float32's 23 bits of mantissa
 _FIRST = (127 - 21) << 3  # the upper bits of a float32 that code 0 stands for
 
@@ -30,7 +33,7 @@ def rounded(knobs: NDArray[np.floating[Any]] | np.floating[Any]) -> NDArray[np.f
     """
     bits = np.asarray(knobs, np.float32).view(np.uint32)
     upper = (bits + np.uint32(1 << (_DROPPED - 1))) >> _DROPPED
-    return (np.where(upper >= _FIRST, upper, 0).astype(np.uint32) << _DROPPED).view(np.float32)
+    return (np.where(upper >= _FIRST, upper, np.uint32(0)) << _DROPPED).view(np.float32)
 
 
 def stored(knobs: NDArray[np.float32]) -> NDArray[Any]:
@@ -47,8 +50,14 @@ def stored(knobs: NDArray[np.float32]) -> NDArray[Any]:
     narrow = np.clip(codes, 0, 255).astype(np.uint8)
     if (_decoded(narrow) == knobs).all():
         return narrow
-    halves = knobs.astype(np.float16)
-    return halves if (halves.astype(np.float32) == knobs).all() else knobs
+    return narrowest(knobs)
+
+
+def narrowest(knobs: NDArray[np.float32]) -> NDArray[np.float32] | NDArray[np.float16]:
+    """The same values in fp16 if that holds each exactly, else as they are."""
+    with np.errstate(over="ignore"):
+        halves = knobs.astype(np.float16)
+    return halves if (halves == knobs).all() else knobs
 
 
 def read(found: NDArray[Any]) -> NDArray[np.float32]:

@@ -44,6 +44,11 @@ def unpack(tensor: TensorSwitch) -> NDArray[np.int8]:
     return ternary.reshape(tensor.shape)
 
 
+def moved(tensor: TensorSwitch) -> NDArray[np.float32]:
+    """How far the tensor's weights are moved: float32 of its shape, `unpack` times the knobs."""
+    return unpack(tensor) * tensor.knobs.reshape(-1, *[1] * (len(tensor.shape) - 1))
+
+
 def zeros(bits: int) -> Words:
     """Words for ``bits`` bits, all zero, with the spare words the kernels may look at."""
     return np.zeros(bits // 64 + 2, np.uint64)

@@ -13,6 +13,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from bitswitch_store.knobs import BITS
+
 # Eight bits of exponent and nine of mantissa: a bin is about 0.2 % wide.
 _SHIFT = 14
 _BINS = 1 << (31 - _SHIFT)
@@ -20,7 +22,6 @@ _INFINITY = 0x7F800000 >> _SHIFT
 _CHUNK = 1 << 20
 # What the codes take above the entropy bound, and what a tensor's place in the index takes.
 _CODE = 1.006
-_KNOB_BITS = 8
 _INDEX_BITS = 8 * 40
 
 
@@ -80,7 +81,7 @@ def _sizes(
     """Bytes of bits, knobs and index; rows without an active weight are left out where that is shorter."""
     everywhere = _entropy(active, np.full(active.shape, rows * width))
     listed = _entropy(active, touched * width) + _entropy(touched, np.full(touched.shape, rows))
-    bits = _CODE * np.minimum(everywhere, listed) + active + _KNOB_BITS * touched + _INDEX_BITS
+    bits = _CODE * np.minimum(everywhere, listed) + active + BITS * touched + _INDEX_BITS
     sizes: NDArray[np.float64] = np.where(active > 0, bits / 8, 0.0)
     return sizes
 

@@ -1,11 +1,11 @@
 """A budget's switch, calibrated: the bits are chosen anew by what a fine-tune answers to a few texts.
 
-No labels and no training. Each pass runs the switched model once over all texts; on the way every linear
-layer is fitted (`layer.py`) to the fine-tune's answers, at one price of a bit for all layers, and its
-bias takes up what is left in the mean. Between passes the price is turned until the file meets the
-budget, and the fit is held less to the task vector; a pass above the budget is measured without its weights
-of least worth. Which pass is taken, and whether any, is for texts to say
-that none was fitted to. Knows nothing of files or of the command line.
+No labels. Each pass runs the switched model once over all texts; on the way every linear layer is fitted
+(`layer.py`) to the fine-tune's answers, at one price of a bit for all layers, and its bias takes up what is
+left in the mean. Between passes the price is turned until the file meets the budget, and the fit is held less
+to the task vector; a pass above the budget is measured without its weights of least worth. Which pass is
+taken, and whether any, is for texts to say that none was fitted to; that one's knobs and vectors are tuned in
+the end (`tuning.py`). Knows nothing of files or of the command line.
 """
 
 from __future__ import annotations
@@ -80,9 +80,10 @@ class Calibration:
     ) -> tuple[Sequence[TensorSwitch], Mapping[str, float]]:
         """Calibrated tensors of at most ``limit`` bytes, and how they came about.
 
-        On the texts held out, a pass must change no more labels than the given tensors do, and diverge less
-        by more than chance gives. Of such passes it is the one that diverges least; if there is none, the
-        given tensors, and nothing to tell of them.
+        On the texts held out, a pass must diverge less than the given tensors do, by more than chance gives,
+        and change no more labels, or only by chance. Of such passes it is the one that diverges least, tuned
+        if that stands the same test and diverges less still; if there is none, the given tensors, and nothing
+        to tell of them.
 
         Raises:
             CheckpointError: a folder is no checkpoint, or the fine-tune is none of this base.
@@ -93,9 +94,7 @@ class Calibration:
         fitted = [text for place, text in enumerate(self.texts, start=1) if place % _HELD_OUT]
         pair = Pair(self.base, self.finetuned, fitted, held_out, head=head)
         work = _Work(pair, vector, tensors, self.seed)
-        best: tuple[Sequence[TensorSwitch], Mapping[str, float]] = (tensors, {})
-        start = pair.distance()
-        least = float(start.divergence.mean())
+        best = _Best(pair, tensors, limit)
         fixed = size(work.fixed, {})
         price = work.price
         for number, ridge in enumerate(RIDGES, start=1):
@@ -107,26 +106,48 @@ class Calibration:
                 "ridge": ridge,
                 "seed": self.seed,
             }
-            taken = size(work.tensors(), told)
-            found, trimmed, worth = work.within(limit, taken, lambda tensors: size(tensors, told))  # noqa: B023
-            distance = pair.distance()
-            divergence = float(distance.divergence.mean())
-            if trimmed <= limit and divergence < least and distance.surely_below(start):
-                best, least = (found, told), divergence
-            if self.progress is not None:
-                self.progress(number, len(RIDGES) + 1, least)
+            found = work.tensors()
+            taken = size(found, told)
+            found, trimmed, worth = work.within(limit, found, taken, lambda some: size(some, told))  # noqa: B023
+            best.offer(found, told, trimmed)
+            self._tell(number, best)
             price = max(worth, price * (max(_AIM * limit - fixed, 1) / max(taken - fixed, 1)) ** (1 / _SLOPE))
-        if best[1]:
-            _set(pair, best[0])
-            better = tuned(pair, best[0], seed=self.seed), {**best[1], "tuned": STEPS}
-            _set(pair, better[0])
-            distance = pair.distance()
-            divergence = float(distance.divergence.mean())
-            if size(*better) <= limit and divergence < least and distance.surely_below(start):
-                best, least = better, divergence
+        if best.told:
+            _set(pair, best.tensors)
+            found, told = tuned(pair, best.tensors, seed=self.seed), {**best.told, "tuned": STEPS}
+            _set(pair, found)
+            best.offer(found, told, size(found, told))
+        self._tell(len(RIDGES) + 1, best)
+        return best.tensors, best.told
+
+    def _tell(self, done: int, best: _Best) -> None:
         if self.progress is not None:
-            self.progress(len(RIDGES) + 1, len(RIDGES) + 1, least)
-        return best
+            self.progress(done, len(RIDGES) + 1, best.divergence)
+
+
+class _Best:
+    """The least divergent switch so far that stands the test of the texts held out: at first the given one.
+
+    Attributes:
+        tensors: the switch's.
+        told: how they came about; empty for the given ones.
+        divergence: of it, in the mean.
+    """
+
+    def __init__(self, pair: Pair, tensors: Sequence[TensorSwitch], limit: int) -> None:
+        self._pair = pair
+        self._limit = limit
+        self._start = pair.distance()
+        self.tensors = tensors
+        self.told: Mapping[str, float] = {}
+        self.divergence = float(self._start.divergence.mean())
+
+    def offer(self, tensors: Sequence[TensorSwitch], told: Mapping[str, float], nbytes: int) -> None:
+        """Take this switch, of so many bytes, if it is better; the pair's model is set to it."""
+        distance = self._pair.distance()
+        divergence = float(distance.divergence.mean())
+        if nbytes <= self._limit and divergence < self.divergence and distance.surely_below(self._start):
+            self.tensors, self.told, self.divergence = tensors, told, divergence
 
 
 class _Work:
@@ -177,7 +198,9 @@ class _Work:
             moved = [_moved(part) for part in above(bias, self._taus[bias], 0.0)]
             self._pair.set(bias, sum(moved, start=base))
 
-    def within(self, limit: int, taken: int, size: Sizer) -> tuple[tuple[TensorSwitch, ...], int, float]:
+    def within(
+        self, limit: int, found: tuple[TensorSwitch, ...], taken: int, size: Sizer
+    ) -> tuple[tuple[TensorSwitch, ...], int, float]:
         """The tensors without the weights that are worth least, their bytes, and what the others are worth
         a bit at least: a price at which they would not have been taken.
 
@@ -186,10 +209,11 @@ class _Work:
 
         Args:
             limit: bytes wanted, at most.
-            taken: bytes of all tensors as they are.
-            size: bytes of the whole file with these tensors.
+            found: all tensors as they are.
+            taken: their bytes.
+            size: bytes of the switch with these tensors.
         """
-        share, least, fixed, found = 0.0, -math.inf, 0, self.tensors()
+        share, least, fixed = 0.0, -math.inf, 0
         if taken > limit:
             worths = np.concatenate([layer.worths for layer in self._layers.values()])
             fixed = size(self.tensors(math.inf))
@@ -221,5 +245,4 @@ def _set(pair: Pair, tensors: Sequence[TensorSwitch]) -> None:
 
 def _moved(tensor: TensorSwitch) -> torch.Tensor:
     """What a tensor switch adds to its tensor, float32."""
-    knobs = tensor.knobs.reshape(-1, *[1] * (len(tensor.shape) - 1))
-    return torch.from_numpy(planes.unpack(tensor) * knobs)
+    return torch.from_numpy(planes.moved(tensor))

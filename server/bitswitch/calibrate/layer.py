@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 
 from bitswitch.calibrate.descent import descend
 from bitswitch_store import planes
-from bitswitch_store.knobs import rounded
+from bitswitch_store.knobs import BITS, rounded
 from bitswitch_store.switch import TensorSwitch
 
 _SWEEPS = 2
-_KNOB_BITS = 8
 # Beyond this density one more active weight would cost next to nothing.
 _DENSE = 0.6
 
@@ -102,7 +101,7 @@ class Layer:
         wanted.add_(self.tau, alpha=added)
         norm = float(((self.tau @ covariance) * self.tau).sum())
         bits = self._bits()
-        prices, row_prices = bits * price / self.sensitivity, _KNOB_BITS * price / self.sensitivity
+        prices, row_prices = bits * price / self.sensitivity, BITS * price / self.sensitivity
         product = torch.from_numpy(self._signs).float() @ covariance
         for _ in range(_SWEEPS):
             self._turn_knobs(product, wanted, norm)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from itertools import permutations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -125,17 +124,16 @@ class Pair:
                 if module.bias is not None and id(module.bias) in by_id:
                     self.biases[name] = by_id[id(module.bias)]
         runs: list[str] = []
-        self.run_finetune(lambda name, *_: runs.append(name))
+        self._fitted = self.run_finetune(lambda name, *_: runs.append(name))
         with torch.no_grad():
             self._wanted = self._answers(self._finetune, self._held_out)
-            self._fitted = self._answers(self._finetune, self._fields)
         self.layers = tuple(name for name in runs if runs.count(name) == 1)
 
     @torch.no_grad()
-    def run_finetune(self, watch: Watch) -> None:
-        """Run the fine-tune over the texts to fit to, watched layer by layer."""
+    def run_finetune(self, watch: Watch) -> torch.Tensor:
+        """Run the fine-tune over the texts to fit to, watched layer by layer; its answers, (texts, …)."""
         with self._hooked(self._finetune, lambda name, _, *seen: watch(name, *self._positions(*seen))):
-            self._answers(self._finetune, self._fields)
+            return self._answers(self._finetune, self._fields)
 
     @torch.no_grad()
     def run_switched(self, watch: Watch) -> None:
@@ -177,8 +175,9 @@ class Pair:
         longest = int(self.lengths[places].max())
         fields = {name: field[places, :longest] for name, field in self._fields.items()}
         own = {self._paths[name]: value for name, value in values.items()}
-        switched = partial(torch.func.functional_call, self._switched, own, ())
-        answers = self._answers(lambda **fields: switched(fields), fields)
+        answers = self._answers(
+            lambda **given: torch.func.functional_call(self._switched, own, (), given), fields
+        )
         return self._divergence(answers, self._fitted[places], self._fitted)
 
     def _divergence(self, answers: torch.Tensor, wanted: torch.Tensor, all_: torch.Tensor) -> torch.Tensor:

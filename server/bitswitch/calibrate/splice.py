@@ -92,7 +92,8 @@ def _reworded(
     seed: int,
 ) -> list[Row]:
     chance = np.random.default_rng(seed)
-    stays = np.isin(np.arange(len(words)), list(special))
+    stays = np.zeros(len(words), bool)
+    stays[list(special)] = True
     shares = np.where(stays, 0, words).astype(np.float64)
     shares /= shares.sum()
     found = []

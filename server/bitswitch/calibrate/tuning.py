@@ -43,7 +43,7 @@ def tuned(pair: Pair, tensors: Sequence[TensorSwitch], *, seed: int) -> tuple[Te
     vectors = {one.name: one for one in tensors if len(one.shape) == 1 and one.name in pair.base}
     signs = {name: torch.from_numpy(planes.unpack(one)).float() for name, one in matrices.items()}
     knobs = {name: torch.from_numpy(_per_row(one)) for name, one in matrices.items()}
-    moved = {name: torch.from_numpy(planes.unpack(one) * _per_row(one)) for name, one in vectors.items()}
+    moved = {name: torch.from_numpy(planes.moved(one)) for name, one in vectors.items()}
     # What stays as the base has it costs no byte, so it shall stay.
     units = {name: tau.abs().mean() * (tau != 0) for name, tau in moved.items()}
     stretches = {name: torch.zeros_like(one, requires_grad=True) for name, one in knobs.items()}

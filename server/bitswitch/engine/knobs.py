@@ -15,13 +15,6 @@ from numpy.typing import NDArray
 from bitswitch.engine.bits import from_float16, pointer
 
 
-def narrowest(knobs: NDArray[np.float32]) -> NDArray[np.float32] | NDArray[np.float16]:
-    """The same values in fp16 if that holds each exactly, else as they are."""
-    with np.errstate(over="ignore"):
-        halves = knobs.astype(np.float16)
-    return halves if (halves == knobs).all() else knobs
-
-
 def address_of(knobs: NDArray[np.float32] | NDArray[np.float16]) -> int:
     """What stands in a switch's line."""
     return knobs.ctypes.data + (knobs.dtype == np.float16)

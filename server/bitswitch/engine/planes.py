@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from bitswitch.engine import marks
 from bitswitch.engine.arena import BLOCK, Arena
-from bitswitch.engine.knobs import address_of, narrowest
+from bitswitch.engine.knobs import address_of
+from bitswitch_store.knobs import narrowest
 from bitswitch_store.switch import Switch, TensorSwitch
 
 COLUMNS = 6

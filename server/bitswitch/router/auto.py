@@ -212,21 +212,23 @@ class AutoSwitch:
 
     def _map(self, saved: Saved) -> None:
         try:
-            self._write(saved)
+            written = self._write(saved)
         except OSError as error:
             _log.warning("query sets stay in memory, as they cannot be kept: %s", error)
             return
-        kept = saved.codes()
+        kept = saved.codes() if written else {}
         with self._lock:
             self._sets.update({digest: kept[digest] for digest in self._sets.keys() & kept.keys()})
 
-    def _write(self, saved: Saved) -> None:
-        """Keep the query sets; a start reads a few others by itself."""
+    def _write(self, saved: Saved) -> bool:
+        """Keep the query sets unless few have changed, which a start reads by itself; whether it did."""
         with self._lock:
             sets = dict(self._sets)
-        if len(sets.keys() ^ self._written) > MUCH * len(sets):
-            saved.write_codes(sets)
-            self._written = set(sets)
+        if len(sets.keys() ^ self._written) <= MUCH * len(sets):
+            return False
+        saved.write_codes(sets)
+        self._written = set(sets)
+        return True
 
     def _keep(self, fits: Mapping[str, Fit]) -> None:
         """Write down what a start would take long for."""

@@ -239,9 +239,9 @@ def test_a_pass_above_the_budget_is_brought_within_it(tmp_path, monkeypatch):
     told = []
     within = _Work.within
 
-    def narrowed(self, limit, taken, size):
+    def narrowed(self, limit, found, taken, size):
         limit = min(limit, taken * 99 // 100)  # so that every pass is above it
-        tensors, now, least = within(self, limit, taken, size)
+        tensors, now, least = within(self, limit, found, taken, size)
         assert now == size(tensors)
         told.append((taken, now, limit))
         return tensors, now, least

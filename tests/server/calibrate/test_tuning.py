@@ -1,5 +1,7 @@
 """Tuning: the bits stay, and the model says more nearly what the fine-tune does."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -31,7 +33,7 @@ def test_the_divergence_falls_on_other_texts_and_no_bit_moves(case):
     before = pair.distance()
     found = tuned(pair, switch.tensors, seed=0)
     assert float((pair.distance().divergence - before.divergence).abs().max()) == 0  # it stays as it was set
-    write(switch.__class__(switch.base, switch.rule, found, "topic"), pair)
+    write(replace(switch, tensors=found), pair)
     assert float(pair.distance().divergence.mean()) < 0.8 * float(before.divergence.mean())
     for one, other in zip(switch.tensors, found, strict=True):
         assert one.name == other.name

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
 
-from bitswitch.engine.knobs import address_of, knob, knobs_at, narrowest
+from bitswitch.engine.knobs import address_of, knob, knobs_at
+from bitswitch_store.knobs import narrowest
 
 HALVES = st_np.arrays(np.float16, st.integers(1, 20), elements=st.floats(0, 10_000, width=16))
 WIDE = np.array([0.5, 1e-4], np.float32)
