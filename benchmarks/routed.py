@@ -72,7 +72,7 @@ class Routes:
     @cached_property
     def _ours(self) -> tuple[Features, Mapping[str, NDArray[np.float32]]]:
         found = self._features("ours", lower_features)
-        return found, {task.name: found.of(f"{task.name}/train", QUERIES) for task in self.ground.tasks}
+        return found, {task.name: found.queries(task.name, QUERIES)[0] for task in self.ground.tasks}
 
     def ours(self, task: Task, places: Sequence[int]) -> list[tuple[Shares, bool]]:
         """Of each row the shares by the product's router, and whether it abstains."""

@@ -2,9 +2,10 @@
 
     python benchmarks/routing.py --base MODEL_DIR --data DATA_DIR --cache DIR
 
-Every task of the data folder takes part. A query set is made of training inputs, evenly spaced; requests are
-the full test files, one at a time. Out of scope are CLINC's own such queries, and each task in turn while it
-is left out. Feature vectors are computed once and kept in the cache.
+Every task of the data folder takes part. A query set is chosen as `make` does, from four times as many
+training inputs, evenly spaced; requests are the full test files, one at a time. Out of scope are CLINC's own
+such queries, and each task in turn while it is left out. Feature vectors are computed once and kept in the
+cache.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from bitswitch.cli.rows import read_examples
 from bitswitch.core import Route, Row, Want
 from bitswitch.router.auto import AutoSwitch
 from bitswitch.router.index import QueryIndex
+from bitswitch.router.representatives import representatives
 from bitswitch.router.votes import count
 from bitswitch_store.switch import QuerySet
 
@@ -35,7 +37,7 @@ OUTSIDE = "clinc150/oos_test"
 
 def lower_features(base: Base, rows: Sequence[Row]) -> torch.Tensor:
     """The product's features, by no more of the model than they need: float32 (rows, dim)."""
-    return features(base, base.forward_lower(rows))
+    return features(base, base.forward_lower(rows), rows)
 
 
 class Features:
@@ -65,6 +67,12 @@ class Features:
         vectors: Vectors = np.load(kept).astype(np.float32)
         return vectors
 
+    def queries(self, task: str, number: int) -> tuple[Vectors, Vectors]:
+        """A query set of the task, and the inputs that were not chosen."""
+        vectors = self.of(f"{task}/train", 4 * number)
+        chosen = representatives(vectors, number)
+        return vectors[chosen], np.delete(vectors, chosen, axis=0)
+
     def _compute(self, part: str, most: int | None) -> Vectors:
         model = self._model = self._model or load(self._base, dtype="float32")
         texts = [one.text for one in read_examples(self._data / f"{part}.jsonl", labelled=True)]
@@ -72,11 +80,12 @@ class Features:
             texts = [texts[len(texts) * i // most] for i in range(most)]
         rows = model.encode(texts, want=Want.FEATURES)
         order = sorted(range(len(rows)), key=lambda i: rows[i].length)
-        vectors = np.zeros((len(rows), model.model.config.hidden_size), np.float32)
+        found: dict[int, Vectors] = {}
         for start in range(0, len(order), 16):
             places = order[start : start + 16]
-            vectors[places] = self._make(model, [rows[i] for i in places]).numpy()
-        return vectors
+            made = self._make(model, [rows[i] for i in places]).numpy()
+            found.update(zip(places, made, strict=True))
+        return np.stack([found[place] for place in range(len(rows))])
 
 
 def router(sets: Mapping[str, Vectors], **values: float) -> AutoSwitch:
@@ -200,10 +209,11 @@ def main() -> None:
     tests = {task: files.of(f"{task}/test") for task in tasks}
     texts = [one.text for task in tasks for one in read_examples(options.data / task / "test.jsonl")[:20]]
     for number in options.queries:
-        queries = {task: files.of(f"{task}/train", number) for task in tasks}
+        chosen = {task: files.queries(task, number) for task in tasks}
+        queries = {task: vectors for task, (vectors, _) in chosen.items()}
         print(f"\n{len(tasks)} tasks, {number} queries each\n")
         right_task(queries, tests)
-        reliability(queries, {task: files.of(f"{task}/train", 2 * number)[1::2] for task in tasks})
+        reliability(queries, {task: rest[:number] for task, (_, rest) in chosen.items()})
         out_of_scope(queries, tests, files.of(OUTSIDE))
         moved(queries, tests)
         cost(load(options.base, dtype="float32"), texts, queries)

@@ -112,8 +112,8 @@ def _switch(base: Base, asked: Sequence[str], name: str, seed: int) -> Switch:
     config = {**base.model.config.to_diff_dict(), "architectures": [answering]}
     head = Head(weights, config, labels)
     queries = [asked[(seed + step) % len(asked)] for step in range(4)]
-    hidden = base.forward(base.encode(queries, want=Want.FEATURES))
-    found = QuerySet.of(features(base, hidden).numpy(), recipe(base))
+    rows = base.encode(queries, want=Want.FEATURES)
+    found = QuerySet.of(features(base, base.forward(rows), rows).numpy(), recipe(base))
     return replace(plain, tensors=tensors, head=head, queries=found, task=name)
 
 

@@ -68,8 +68,8 @@ TASKS: Tasks = {
 
 def query_set(base: Base, texts: tuple[str, ...]) -> QuerySet:
     """The texts' features at the bare base."""
-    hidden = base.forward(base.encode(texts, want=Want.FEATURES))
-    return QuerySet.of(features(base, hidden).numpy(), recipe(base))
+    rows = base.encode(texts, want=Want.FEATURES)
+    return QuerySet.of(features(base, base.forward(rows), rows).numpy(), recipe(base))
 
 
 def make_switches(base_folder: Path, folder: Path, tasks: Tasks = TASKS) -> dict[str, Path]:

@@ -77,11 +77,13 @@ class Row:
             (channels, height, width).
         truncated: whether the input was longer than the model reads.
         patches: tokens that the model makes of an image; None for a text, whose ids are counted.
+        style: how a text is written, float32; only where features are wanted.
     """
 
     fields: Mapping[str, Sequence[int] | NDArray[np.float32]]
     truncated: bool = False
     patches: int | None = None
+    style: NDArray[np.float32] | None = None
 
     @property
     def length(self) -> int:

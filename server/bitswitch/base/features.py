@@ -1,14 +1,24 @@
-"""The vectors that Auto-Switch compares: what the base makes of an input halfway up. Knows no switch."""
+"""What Auto-Switch compares: what the base makes of an input halfway up, and how a text is written.
+
+Knows no switch.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 
+from bitswitch.base import style
 from bitswitch.base.model import Base, Hidden
 from bitswitch.base.pooling import first, last, mean
+from bitswitch.core import Row
 
 _ENDS = {"text": ("last", last), "image": ("first", first)}
 """The token that the mean goes with: an encoder's separator, a vision transformer's class token."""
+STYLE = 0.4
+"""The length of a style vector beside the hidden state's, which is 1."""
 
 
 def layer(base: Base) -> int:
@@ -18,28 +28,39 @@ def layer(base: Base) -> int:
 
 
 def recipe(base: Base) -> str:
-    """What `features` computes, e.g. ``hidden:3|mean+last|l2``: only features of equal recipes compare."""
+    """What `features` computes, e.g. ``hidden:3|mean+last|l2|style:0.4``: only equal recipes compare."""
     name, _ = _ENDS[base.encoder.kind]
-    return f"hidden:{layer(base)}|mean+{name}|l2"
+    hidden = f"hidden:{layer(base)}|mean+{name}|l2"
+    return f"{hidden}|style:{STYLE:g}" if base.encoder.kind == "text" else hidden
 
 
 def dim(base: Base) -> int:
     """How many values a feature vector has."""
-    return int(base.model.config.hidden_size)
+    return int(base.model.config.hidden_size) + (style.DIM if base.encoder.kind == "text" else 0)
 
 
 @torch.inference_mode()
-def features(base: Base, hidden: Hidden) -> torch.Tensor:
-    """Mean over the tokens of one hidden state plus its last, or an image's first: float32 (rows, dim).
+def features(base: Base, hidden: Hidden, rows: Sequence[Row]) -> torch.Tensor:
+    """Mean over the tokens of one hidden state plus its last, or an image's first; then a text's style.
 
-    Each is scaled to length 1 before they are added, and so is the sum. An encoder's last token is its
-    separator, which collects how a text is written, and the mean what it is about: routes get better,
-    vectors no longer.
+    Each of the two is scaled to length 1 before they are added, and so is the sum. An encoder's last token
+    is its separator, which collects how a text is written, and the mean what it is about: routes get
+    better, vectors no longer.
+
+    Args:
+        hidden: what the model made of ``rows``, at least as far as `layer`.
+        rows: as encoded for `Want.FEATURES`.
+
+    Returns:
+        float32 (rows, `dim`).
     """
     tokens, mask = hidden.layer(layer(base)).float(), hidden.mask
     _, end = _ENDS[base.encoder.kind]
-    both = _unit(mean(tokens, mask)) + _unit(end(tokens, mask))
-    return _unit(both)
+    both = _unit(_unit(mean(tokens, mask)) + _unit(end(tokens, mask)))
+    written = [row.style for row in rows if row.style is not None]
+    if not written:
+        return both
+    return torch.cat([both, STYLE * torch.from_numpy(np.stack(written)).to(both)], dim=-1)
 
 
 def _unit(vectors: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bitswitch.base.data_url import is_image
 from bitswitch.base.faults import BaseError
+from bitswitch.base.style import style
 from bitswitch.core import InputLimits, Inputs, Row, Want
 from bitswitch.errors import InputTooLongError, InvalidRequestError
 
@@ -128,8 +129,9 @@ class TextEncoder:
                 if self._types
                 else {"input_ids": e.ids},
                 truncated=bool(e.overflowing),
+                style=style((one,) if isinstance(one, str) else one) if want is Want.FEATURES else None,
             )
-            for e in encodings
+            for one, e in zip(inputs, encodings, strict=True)
         )
 
     def pad(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:

@@ -65,7 +65,7 @@ def make(
         typer.Option(
             exists=True,
             dir_okay=False,
-            help='About 100 example inputs, a JSON text, {"text", "text_b"?} or {"image"} per line:'
+            help='100 to 400 example inputs, a JSON text, {"text", "text_b"?} or {"image"} per line:'
             ' "auto" finds the switch by them.',
         ),
     ] = None,

@@ -16,9 +16,10 @@ from bitswitch.base.features import features, recipe
 from bitswitch.base.heads import Heads
 from bitswitch.base.load import load
 from bitswitch.calibrate.calibration import Calibration
-from bitswitch.cli.rows import Example, Text, read_examples
+from bitswitch.cli.rows import Text, read_examples
 from bitswitch.core import Want
 from bitswitch.errors import InvalidSwitchError
+from bitswitch.router.representatives import representatives
 from bitswitch_store import file
 from bitswitch_store.binarize import binarize
 from bitswitch_store.checkpoint import Checkpoint, CheckpointError
@@ -30,7 +31,10 @@ from bitswitch_store.merge import merge
 from bitswitch_store.switch import QuerySet, Rule
 
 QUERIES = 100
-"""Query vectors kept, at most: the paper's number. From a longer file they are taken evenly spaced."""
+"""Query vectors kept, at most: the paper's number."""
+CANDIDATES, CANDIDATE_TOKENS = 4 * QUERIES, 2**16
+"""Example inputs that those are chosen from, at most, and their tokens where they are more than `QUERIES`:
+all go through half of the base. From a longer file they are taken evenly spaced."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ def make_switch(
     if not output.parent.is_dir():
         raise ValueError(f"there is no folder {output.parent} to write {output.name} into")
     figures = dict(_figure(text) for text in metric)
-    texts = None if queries is None else _evenly(read_examples(queries))
+    texts = None if queries is None else [example.text for example in read_examples(queries)]
     origin = Checkpoint.open(base)
     if calibrate and (base / PREPROCESSING).is_file():
         raise ValueError(
@@ -99,7 +103,9 @@ def make_switch(
         _fine_tune(origin, finetuned, lora, labels) as tuned,
         Progress(*columns, transient=True) as bars,
     ):
-        query_set = None if texts is None else query_features(base, texts, bars)
+        query_set = None
+        if texts is not None:
+            texts, query_set = query_features(base, texts, bars)
         bar = bars.add_task("tensors", total=None)
 
         def step(_: str, number: int, of: int) -> None:
@@ -159,22 +165,27 @@ def _require_whole_head(base: Checkpoint, merged: Checkpoint) -> None:
         ) from error
 
 
-def query_features(base: Path, texts: Sequence[Text], bars: Progress) -> QuerySet:
-    """The query set of example inputs, made by the bare base."""
+def query_features(base: Path, texts: Sequence[Text], bars: Progress) -> tuple[list[Text], QuerySet]:
+    """The example inputs that stand for all, and their query set, made by the bare base."""
     model = load(base, dtype="float32")
+    texts = _evenly(texts, CANDIDATES)
+    affordable = len(texts) * CANDIDATE_TOKENS // model.encoder.guess(texts)
+    texts = _evenly(texts, max(QUERIES, affordable))
     bar = bars.add_task("query set", total=len(texts))
     vectors = []
     for start in range(0, len(texts), 16):
         rows = model.encode(texts[start : start + 16], want=Want.FEATURES)
-        vectors.append(features(model, model.forward(rows)).numpy())
+        vectors.append(features(model, model.forward_lower(rows), rows).numpy())
         bars.update(bar, advance=len(rows))
-    return QuerySet.of(np.concatenate(vectors), recipe(model))
+    every = np.concatenate(vectors)
+    chosen = representatives(every, QUERIES)
+    return [texts[i] for i in chosen], QuerySet.of(every[chosen], recipe(model))
 
 
-def _evenly(examples: Sequence[Example]) -> list[Text]:
-    """The texts of `QUERIES` examples, evenly spaced, or of all if there are fewer."""
-    count = min(len(examples), QUERIES)
-    return [examples[len(examples) * i // count].text for i in range(count)]
+def _evenly(texts: Sequence[Text], most: int) -> list[Text]:
+    """So many of them, evenly spaced; all if there are no more."""
+    count = min(len(texts), most)
+    return [texts[len(texts) * i // count] for i in range(count)]
 
 
 def _calibration(base: Path, finetuned: Path, texts: Sequence[Text], bars: Progress) -> Calibration:

@@ -76,9 +76,7 @@ class Batch:
                 start, stop = stop, stop + len(share)
                 values: list[NDArray[np.float32] | None]
                 try:
-                    values = list(
-                        self._read(share[0].request, hidden.rows(start, stop)).float().cpu().numpy()
-                    )
+                    values = list(self._read(share, hidden.rows(start, stop)).float().cpu().numpy())
                 except Exception as error:  # noqa: BLE001 - a head that fails is its own requests' misfortune
                     failed |= dict.fromkeys((place.request for place in share), error)
                     values = [None] * len(share)
@@ -126,7 +124,8 @@ class Batch:
         want = self._requests[place.request].want
         return want, id(self._heads[place.request]) if want is Want.CLASSIFY else 0
 
-    def _read(self, number: int, hidden: Hidden) -> torch.Tensor:
+    def _read(self, places: Sequence[_Place], hidden: Hidden) -> torch.Tensor:
+        number = places[0].request
         match self._requests[number].want:
             case Want.CLASSIFY:
                 head = self._heads[number]
@@ -136,4 +135,4 @@ class Batch:
             case Want.EMBED:
                 return self._base.embed(hidden)
             case Want.FEATURES:
-                return features(self._base, hidden)
+                return features(self._base, hidden, [self._row(place) for place in places])

@@ -19,7 +19,7 @@ from bitswitch.router.moments import STEP, Moments
 
 SHRINKAGE = 0.2
 """Share of the sphere in the covariance within tasks."""
-ROOM = 0.1
+ROOM = 0.05
 """Variance of foreign means in every direction, as a share of the mean variance between tasks."""
 BETWEEN = 0.6
 """Variance between tasks over that within, where there are too few to tell: measured, eleven tasks."""

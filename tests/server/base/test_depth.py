@@ -19,7 +19,7 @@ def base(request, tmp_path):
 
 def both(base):
     rows = base.encode(TEXTS, want=Want.FEATURES)
-    return features(base, base.forward_lower(rows)), features(base, base.forward(rows))
+    return features(base, base.forward_lower(rows), rows), features(base, base.forward(rows), rows)
 
 
 def test_features_of_a_lower_pass_are_those_of_a_whole_one(base):

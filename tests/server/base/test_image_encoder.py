@@ -76,7 +76,7 @@ def test_a_head_answers_as_the_library_does(base, folder, tmp_path):
 def test_features_come_of_a_lower_pass(base):
     rows = base.encode(URLS, want=Want.FEATURES)
     assert base.lower is not None
-    half, whole = features(base, base.forward_lower(rows)), features(base, base.forward(rows))
+    half, whole = features(base, base.forward_lower(rows), rows), features(base, base.forward(rows), rows)
     assert torch.equal(half, whole)
     state = base.forward(rows).output["hidden_states"][layer(base)]
     unit = torch.nn.functional.normalize

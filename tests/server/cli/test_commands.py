@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import typer
 
-from bitswitch.base.features import features, recipe
+from bitswitch.base.features import dim, features, recipe
 from bitswitch.base.load import load
 from bitswitch.cli.main import app
 from bitswitch.cli.rows import read_examples
@@ -69,7 +69,7 @@ def test_make_inspect_eval(run, tiny_base, tiny_finetune, inputs, data, tmp_path
         "topic",
         switch.base.digest,
         "bank, film, spam",
-        "hidden:1|mean+last|l2",
+        "hidden:1|mean+last|l2|style:0.4",
         "entropy bound",
         "0.93",
     ):
@@ -90,14 +90,26 @@ def test_query_features_are_the_bare_base_s(run, tiny_base, tiny_finetune, input
     base = load(tiny_base)
     rows = base.encode([TEXTS[0], TEXTS[1], ("a", "b")], want=Want.FEATURES)
     assert queries.recipe == recipe(base)
-    np.testing.assert_allclose(queries.codes.vectors(), features(base, base.forward(rows)).numpy(), atol=5e-3)
+    expected = features(base, base.forward(rows), rows).numpy()
+    np.testing.assert_allclose(queries.codes.vectors(), expected, atol=5e-3)
 
 
-def test_a_long_query_file_is_thinned_evenly(run, tiny_base, tiny_finetune, tmp_path):
+def test_of_a_long_query_file_a_hundred_inputs_stand_for_all(run, tiny_base, tiny_finetune, tmp_path):
     inputs, output = tmp_path / "many.jsonl", tmp_path / "topic.switch.safetensors"
-    inputs.write_text("\n".join(json.dumps(TEXTS[i % 5]) for i in range(333)))
+    words = sorted(set(" ".join(TEXTS).split()))
+    texts = [f"{first} {second}" for first in words for second in words]
+    inputs.write_text("\n".join(json.dumps(text) for text in texts))
     make(run, tiny_base, tiny_finetune, output, "--queries", inputs, "--budget", 0.9)
-    assert file.read(output).queries.codes.codes.shape == (100, 32)
+    kept = file.read(output).queries.codes.vectors()
+    base = load(tiny_base)
+    assert kept.shape == (100, dim(base))
+    rows = base.encode(texts, want=Want.FEATURES)
+    every = features(base, base.forward(rows), rows).numpy()
+    apart = np.linalg.norm(kept[:, np.newaxis] - every, axis=2)
+    assert apart.min(axis=1).max() < 0.05, "each is of an input"
+    assert (
+        apart.min(axis=0).mean() < np.linalg.norm(every[:100, np.newaxis] - every, axis=2).min(axis=0).mean()
+    )
 
 
 def test_a_budget_is_kept(run, tiny_base, tiny_finetune, tmp_path):

@@ -78,7 +78,7 @@ def test_a_switch_of_images_is_made_and_scored(run, base, finetune, images, tmp_
     assert switch.head.labels == LABELS
     model = load(base)
     rows = model.encode([data_url(picture(i)) for i in range(8)], want=Want.FEATURES)
-    expected = features(model, model.forward(rows)).numpy()
+    expected = features(model, model.forward(rows), rows).numpy()
     assert switch.queries.recipe == recipe(model)
     np.testing.assert_allclose(switch.queries.codes.vectors(), expected, atol=5e-3)
 
