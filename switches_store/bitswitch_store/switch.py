@@ -203,7 +203,7 @@ class QuerySet:
 
     Attributes:
         codes: the vectors, (queries, dim), in 8 bits a value.
-        recipe: which features they are, e.g. ``hidden:3|mean+last|l2``; only equal recipes compare.
+        recipe: which features they are, e.g. ``hidden:3|mean+last|l2|style:0.4``; only equal recipes compare.
     """
 
     codes: Codes
