@@ -4,8 +4,8 @@ No labels. Each pass runs the switched model once over all texts; on the way eve
 (`layer.py`) to the fine-tune's answers, at one price of a bit for all layers, and its bias takes up what is
 left in the mean. Between passes the price is turned until the file meets the budget, and the fit is held less
 to the task vector; a pass above the budget is measured without its weights of least worth. Which pass is
-taken, and whether any, is for texts to say that none was fitted to; that one's knobs and vectors are tuned in
-the end (`tuning.py`). Knows nothing of files or of the command line.
+taken, and whether any, is for texts to say that none was fitted to; knobs and vectors of what is taken, or of
+the switch as it was given, are tuned in the end (`tuning.py`). Knows nothing of files or of the command line.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ class Calibration:
         """Calibrated tensors of at most ``limit`` bytes, and how they came about.
 
         On the texts held out, a pass must diverge less than the given tensors do, by more than chance gives,
-        and change no more labels, or only by chance. Of such passes it is the one that diverges least, tuned
-        if that stands the same test and diverges less still; if there is none, the given tensors, and nothing
-        to tell of them.
+        and change no more labels, or only by chance. Of such passes it is the one that diverges least; if
+        there is none, the given tensors. Either is tuned if that stands the same test and diverges less
+        still. Of given tensors that stay as they are there is nothing to tell.
 
         Raises:
             CheckpointError: a folder is no checkpoint, or the fine-tune is none of this base.
@@ -97,26 +97,20 @@ class Calibration:
         best = _Best(pair, tensors, limit)
         fixed = size(work.fixed, {})
         price = work.price
+        always = {"calibrated": len(fitted), "held_out": len(held_out), "seed": self.seed}
         for number, ridge in enumerate(RIDGES, start=1):
             pair.run_switched(partial(work.fit, price, ridge))
-            told = {
-                "calibrated": len(fitted),
-                "held_out": len(held_out),
-                "passes": number,
-                "ridge": ridge,
-                "seed": self.seed,
-            }
+            told = {**always, "passes": number, "ridge": ridge}
             found = work.tensors()
             taken = size(found, told)
             found, trimmed, worth = work.within(limit, found, taken, lambda some: size(some, told))  # noqa: B023
             best.offer(found, told, trimmed)
             self._tell(number, best)
             price = max(worth, price * (max(_AIM * limit - fixed, 1) / max(taken - fixed, 1)) ** (1 / _SLOPE))
-        if best.told:
-            _set(pair, best.tensors)
-            found, told = tuned(pair, best.tensors, seed=self.seed), {**best.told, "tuned": STEPS}
-            _set(pair, found)
-            best.offer(found, told, size(found, told))
+        _set(pair, best.tensors)
+        found, told = tuned(pair, best.tensors, seed=self.seed), {**always, **best.told, "tuned": STEPS}
+        _set(pair, found)
+        best.offer(found, told, size(found, told))
         self._tell(len(RIDGES) + 1, best)
         return best.tensors, best.told
 

@@ -41,6 +41,8 @@ def tuned(pair: Pair, tensors: Sequence[TensorSwitch], *, seed: int) -> tuple[Te
     """
     matrices = {one.name: one for one in tensors if one.name in pair.layers}
     vectors = {one.name: one for one in tensors if len(one.shape) == 1 and one.name in pair.base}
+    if not matrices and not vectors:  # embeddings alone, or a head alone
+        return tuple(tensors)
     signs = {name: torch.from_numpy(planes.unpack(one)).float() for name, one in matrices.items()}
     knobs = {name: torch.from_numpy(_per_row(one)) for name, one in matrices.items()}
     moved = {name: torch.from_numpy(planes.moved(one)) for name, one in vectors.items()}

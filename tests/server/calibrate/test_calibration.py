@@ -115,6 +115,23 @@ def test_a_fit_that_fails_the_texts_held_out_is_not_taken(tmp_path):
     narrow = [text if place % 5 == 4 else "bank" for place, text in enumerate(texts(1, 50))]
     plain = make(base, finetuned, 0.3, None)
     found = make(base, finetuned, 0.3, Calibration(base, finetuned, narrow))
+    assert "passes" not in found.rule.parameters
+    assert "tuned" in found.rule.parameters
+    for ours, given in zip(found.tensors, plain.tensors, strict=True):
+        if len(given.shape) == 1:
+            continue
+        assert np.array_equal(ours.activation, given.activation)
+        assert np.array_equal(ours.polarity, given.polarity)
+    assert any(
+        not np.array_equal(a.knobs, b.knobs) for a, b in zip(found.tensors, plain.tensors, strict=True)
+    )
+
+
+def test_what_nothing_betters_stays_as_it_was(tmp_path):
+    base = make_base(tmp_path / "base", "distilbert")
+    finetuned = make_finetune(tmp_path / "topic", base, ("bank", "film", "spam"), touched=0.0)  # a head alone
+    plain = make(base, finetuned, 0.3, None)
+    found = make(base, finetuned, 0.3, Calibration(base, finetuned, texts(1, 50)))
     assert found.rule == plain.rule
     assert_equal(found, plain)
 
