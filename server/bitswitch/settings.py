@@ -136,6 +136,13 @@ class Settings(BaseSettings):
         ByteSize(256 * 2**20), ge=1024, description="Size of an uploaded switch, at most, such as 256MiB."
     )
     router_k: int = Field(10, ge=1, le=1000, description="Nearest query vectors that vote in 'auto'.")
+    router_quantile: float = Field(
+        0.95,
+        gt=0,
+        le=1,
+        description="Share of a task's own inputs that 'auto' does not abstain from, about; with more of them"
+        " it answers more that are of no task.",
+    )
     router_mode: RouteMode = Field(
         RouteMode.MIX,
         description="What 'auto' answers with: 'mix', the shares of the votes as weights, or 'top1', the"

@@ -103,9 +103,7 @@ def make_switch(
         _fine_tune(origin, finetuned, lora, labels) as tuned,
         Progress(*columns, transient=True) as bars,
     ):
-        query_set = None
-        if texts is not None:
-            texts, query_set = query_features(base, texts, bars)
+        query_set = None if texts is None else query_features(base, texts, bars)
         bar = bars.add_task("tensors", total=None)
 
         def step(_: str, number: int, of: int) -> None:
@@ -165,8 +163,8 @@ def _require_whole_head(base: Checkpoint, merged: Checkpoint) -> None:
         ) from error
 
 
-def query_features(base: Path, texts: Sequence[Text], bars: Progress) -> tuple[list[Text], QuerySet]:
-    """The example inputs that stand for all, and their query set, made by the bare base."""
+def query_features(base: Path, texts: Sequence[Text], bars: Progress) -> QuerySet:
+    """The query set of the example inputs that stand for all best, made by the bare base."""
     model = load(base, dtype="float32")
     texts = _evenly(texts, CANDIDATES)
     affordable = len(texts) * CANDIDATE_TOKENS // model.encoder.guess(texts)
@@ -178,8 +176,7 @@ def query_features(base: Path, texts: Sequence[Text], bars: Progress) -> tuple[l
         vectors.append(features(model, model.forward_lower(rows), rows).numpy())
         bars.update(bar, advance=len(rows))
     every = np.concatenate(vectors)
-    chosen = representatives(every, QUERIES)
-    return [texts[i] for i in chosen], QuerySet.of(every[chosen], recipe(model))
+    return QuerySet.of(every[representatives(every, QUERIES)], recipe(model))
 
 
 def _evenly(texts: Sequence[Text], most: int) -> list[Text]:
@@ -189,6 +186,8 @@ def _evenly(texts: Sequence[Text], most: int) -> list[Text]:
 
 
 def _calibration(base: Path, finetuned: Path, texts: Sequence[Text], bars: Progress) -> Calibration:
+    # A usual hundred: those that stand for all hold too much of what is rare to fit to.
+    texts = _evenly(texts, QUERIES)
     bar = bars.add_task("calibration", total=None)
 
     def step(number: int, of: int, distance: float) -> None:

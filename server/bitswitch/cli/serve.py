@@ -111,6 +111,7 @@ class House:
             dim=dim(base),
             k=settings.router_k,
             mode=settings.router_mode,
+            quantile=settings.router_quantile,
             folder=folder,
         )
         metrics = Metrics()

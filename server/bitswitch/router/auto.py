@@ -59,7 +59,7 @@ class AutoSwitch:
         dim: int | None = None,
         k: int = 10,
         mode: RouteMode = RouteMode.MIX,
-        quantile: float = 0.9,
+        quantile: float = 0.95,
         at_once: int = AT_ONCE,
         folder: Path | None = None,
     ) -> None:

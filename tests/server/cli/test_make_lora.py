@@ -53,7 +53,7 @@ def test_it_can_be_calibrated(tiny_base, tmp_path):
     inputs.write_text("\n".join(json.dumps(" ".join(WORDS[i : i + 5])) for i in range(len(WORDS) - 5)))
     lora = make_lora(tmp_path / "lora")
     switch = make(tiny_base, tmp_path / "x", lora=lora, queries=inputs, calibrate=True,
-                  parameters={"budget": 0.07})  # fmt: skip
+                  parameters={"budget": 0.12})  # fmt: skip
     assert switch.rule.parameters["calibrated"] > 10
     # The layers that it leaves alone are the base's own.
     touched = {tensor.name for tensor in switch.tensors}

@@ -125,6 +125,13 @@ def test_a_pin_that_cannot_be_had_stops_the_start(tiny_base, stored, name, told)
     house.store.close()
 
 
+def test_the_router_is_as_it_was_set(tiny_base, tmp_path):
+    given = {"router_k": 3, "router_mode": "top1", "router_quantile": 0.5}
+    house = serve.House.build(read_settings(base=tiny_base, store=tmp_path, **given))
+    assert (house.router.k, house.router.mode, house.router.quantile) == (3, "top1", 0.5)
+    house.store.close()
+
+
 def test_requests_under_way_are_answered_at_the_end(tiny_base, switches, tmp_path):
     answers, failures = [], []
     with serving(tiny_base, tmp_path / "store") as (process, client, log):
