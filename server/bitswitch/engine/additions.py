@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 import torch
+from torch.nn import functional
 
 T = TypeVar("T")
 
@@ -42,6 +43,17 @@ class Additions(Protocol):
             column, count: where the parameter lies, see `Columns`, and its number of weights.
         """
 
+    def normalize(
+        self, x: torch.Tensor, scale: torch.Tensor, moves: torch.Tensor | None, eps: float
+    ) -> torch.Tensor:
+        """Vectors normalized, then scaled and moved as their row says: float32, as ``x``.
+
+        Args:
+            x: (rows, n, dim).
+            scale, moves: float32 (rows, dim).
+            eps: see `torch.nn.LayerNorm`.
+        """
+
     def linear(
         self, y: torch.Tensor, x: torch.Tensor, *, per_token: bool, tensor: int, block: int, bias: int
     ) -> torch.Tensor:
@@ -63,6 +75,14 @@ class Additions(Protocol):
             ids: (rows, longest), what was looked for.
             tensor, block: the table's number in the arena, and its first block.
         """
+
+
+def normalize(x: torch.Tensor, scale: torch.Tensor, moves: torch.Tensor | None, eps: float) -> torch.Tensor:
+    """See `Additions`; by torch, on any device."""
+    even = functional.layer_norm(x.float(), x.shape[-1:], None, None, eps)
+    if moves is None:
+        return even.mul_(scale.unsqueeze(1))
+    return torch.addcmul(moves.unsqueeze(1), even, scale.unsqueeze(1), out=even)
 
 
 class Latest(Generic[T]):

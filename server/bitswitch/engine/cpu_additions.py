@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numba import get_num_threads
+from numba import get_num_threads, set_num_threads
 from numpy.typing import NDArray
 
 from bitswitch.engine import lookup, product
 from bitswitch.engine.additions import Latest
 from bitswitch.engine.needs import Columns, Needs, Part, Tiles
+
+_WAKING = 1.5e-4
+"""Seconds of work that are worth a second thread: it sleeps, and takes a third as long to wake up."""
+
+_SUM, _MARK, _NORM = 3e-10, 2e-11, 2e-10
+"""Seconds, roughly, for: a number added to a layer's output; a token times an active weight; a number
+normalized.
+"""
+
+
+@contextmanager
+def _threads(seconds: float) -> Iterator[None]:
+    """All threads, for work that takes so long; for less, this one alone."""
+    most = get_num_threads()
+    if seconds < _WAKING:
+        set_num_threads(1)
+    try:
+        yield
+    finally:
+        set_num_threads(most)
 
 
 class Room:
@@ -25,6 +47,15 @@ class Room:
         if self._floats.size < size:
             self._floats = np.empty(size, np.float32)
         return self._floats
+
+
+@dataclass
+class _Laid:
+    """A layer's input in tiles."""
+
+    tiles: Tiles
+    room: NDArray[np.float32]
+    filled: bool = False
 
 
 class CpuAdditions:
@@ -44,9 +75,9 @@ class CpuAdditions:
         columns: Columns,
         room: Callable[[int], NDArray[np.float32]],
     ) -> None:
-        self._needs = Needs(lengths, parts, columns)
+        self._needs = Needs(lengths, parts, columns, get_num_threads())
         self._room = room
-        self._latest: Latest[tuple[Tiles, NDArray[np.float32]]] = Latest()
+        self._latest: Latest[_Laid] = Latest()
         self.rows, self.longest, self.norms = self._needs.rows, self._needs.longest, self._needs.norms
 
     def moves(self, row: int, column: int, count: int) -> torch.Tensor:
@@ -54,30 +85,52 @@ class CpuAdditions:
         needs = self._needs
         return needs.shares[row] @ torch.from_numpy(needs.vectors[:, column : column + count])
 
+    def normalize(
+        self, x: torch.Tensor, scale: torch.Tensor, moves: torch.Tensor | None, eps: float
+    ) -> torch.Tensor:
+        """See `Additions`."""
+        # One kernel, where torch takes two: each of them has to wake a thread.
+        result = torch.empty(x.shape)
+        with _threads(x.numel() * _NORM):
+            lookup.normalize(
+                result.numpy(),
+                x.float().contiguous().numpy(),
+                scale.contiguous().numpy(),
+                (torch.zeros_like(scale) if moves is None else moves).contiguous().numpy(),
+                eps,
+            )
+        return result
+
     def linear(
         self, y: torch.Tensor, x: torch.Tensor, *, per_token: bool, tensor: int, block: int, bias: int
     ) -> torch.Tensor:
         """See `Additions`."""
         needs = self._needs
-        tiles, filled = self._latest.of(x, lambda: self._fill(x, per_token))
-        sums = y.float().contiguous()
-        product.add_linear(
-            sums.view(-1, y.shape[-1]).numpy(),
-            filled,
-            x.shape[-1],
-            tiles.places,
-            tiles.scales,
-            tiles.starts,
-            tiles.widths,
-            tiles.switches,
-            needs.table,
-            tensor,
-            block,
-            needs.vectors,
-            bias,
-            get_num_threads(),
-        )
-        return sums.to(y.dtype)
+        laid = self._latest.of(x, lambda: self._lay(x, per_token))
+        sums = y.float().contiguous().view(-1, y.shape[-1])
+        given = sums if laid.filled else x.float().reshape(-1, x.shape[-1]).contiguous()
+        tiles = laid.tiles
+        with _threads(sums.numel() * _SUM + needs.work * x.shape[-1] * y.shape[-1] * _MARK):
+            product.add_linear(
+                sums.numpy(),
+                given.numpy(),
+                laid.room,
+                laid.filled,
+                x.shape[-1],
+                tiles.places,
+                tiles.scales,
+                tiles.starts,
+                tiles.widths,
+                tiles.switches,
+                tiles.bounds,
+                needs.table,
+                tensor,
+                block,
+                needs.vectors,
+                bias,
+            )
+        laid.filled = True
+        return sums.view(y.shape).to(y.dtype)
 
     def embedding(self, y: torch.Tensor, ids: torch.Tensor, *, tensor: int, block: int) -> torch.Tensor:
         """See `Additions`."""
@@ -96,10 +149,7 @@ class CpuAdditions:
         )
         return sums.to(y.dtype)
 
-    def _fill(self, x: torch.Tensor, per_token: bool) -> tuple[Tiles, NDArray[np.float32]]:
-        """How the lanes of ``x`` are dealt, and its tiles."""
+    def _lay(self, x: torch.Tensor, per_token: bool) -> _Laid:
+        """How the lanes of ``x`` are dealt, and room for them."""
         tiles = self._needs.by_token if per_token else self._needs.by_row
-        flat = x.float().reshape(-1, x.shape[-1]).contiguous().numpy()
-        filled = self._room(tiles.places.size * flat.shape[1])
-        product.fill(filled, flat, tiles.places, tiles.starts, tiles.widths, tiles.group_tiles)
-        return tiles, filled
+        return _Laid(tiles, self._room(tiles.places.size * x.shape[-1]))

@@ -18,7 +18,7 @@ import triton.language as tl
 from numpy.typing import NDArray
 
 from bitswitch.engine import cuda_lookup, cuda_product
-from bitswitch.engine.additions import Latest
+from bitswitch.engine.additions import Latest, normalize
 from bitswitch.engine.arena import BLOCK, Arena
 from bitswitch.engine.cuda_kernel import current
 from bitswitch.engine.needs import Columns, Part
@@ -133,6 +133,12 @@ class CudaAdditions:
     def moves(self, row: int, column: int, count: int) -> torch.Tensor:
         """See `Additions`."""
         return self._shares[:, row] @ self._vectors[:, column : column + count]
+
+    def normalize(
+        self, x: torch.Tensor, scale: torch.Tensor, moves: torch.Tensor | None, eps: float
+    ) -> torch.Tensor:
+        """See `Additions`."""
+        return normalize(x, scale, moves, eps)
 
     def linear(
         self, y: torch.Tensor, x: torch.Tensor, *, per_token: bool, tensor: int, block: int, bias: int

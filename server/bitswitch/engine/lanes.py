@@ -11,7 +11,6 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from bitswitch.engine.arena import BLOCK
@@ -29,7 +28,6 @@ _WORD = ir.IntType(64)
 _GROUP = ir.VectorType(ir.IntType(32), GROUP)
 _FUSED = ("contract",)
 _BYTES = 4
-_LINE = 64
 
 
 def _at(builder: Any, address: Any, kind: Any) -> Any:
@@ -173,25 +171,7 @@ def _add_row(vectors: int) -> Any:
     return add_row
 
 
-add_row_16, add_row_32, add_row_64 = _add_row(1), _add_row(2), _add_row(4)
-
-
-@intrinsic
-def prefetch(context: Any, address: Any, size: Any) -> Any:
-    """Bring ``size`` bytes into the cache, in order: read at random, they would come one by one."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        address, size = arguments
-        number, byte = ir.IntType(32), ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        bring = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        read, keep, data = (ir.Constant(number, value) for value in (0, 3, 1))
-        with cgutils.for_range_slice(builder, _word(0), size, _word(_LINE)) as (offset, _):
-            place = builder.inttoptr(builder.add(address, offset), byte)
-            builder.call(bring, [place, read, keep, data])
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), generate
+add_row_16, add_row_32 = _add_row(1), _add_row(2)
 
 
 def _transpose(builder: Any, rows: list[Any]) -> list[Any]:

@@ -50,14 +50,6 @@ class Pass:
             " one vector per token or one per row"
         )
 
-    def per_row(self, vectors: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """``vectors`` (rows, dim) in a shape that lies along ``x``."""
-        if not self.per_token(x):
-            return vectors.reshape(x.shape)
-        if x.dim() == 3:
-            return vectors.unsqueeze(1)
-        return vectors.repeat_interleave(self.additions.longest, 0).reshape(x.shape)
-
 
 class Stage:
     """Where the layers of one model find the pass that runs now."""
@@ -159,11 +151,11 @@ class Norm(Layer):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalized once, then scaled and moved as each row's mix says."""
         running, module = self.enter(), self.module
-        even = functional.layer_norm(x.float(), module.normalized_shape, None, None, module.eps)
-        scale = _moved(running, module.weight, self.weight, x)
-        if module.bias is None:
-            return even.mul_(scale).to(x.dtype)
-        return torch.addcmul(_moved(running, module.bias, self.bias, x), even, scale, out=even).to(x.dtype)
+        running.per_token(x)
+        rows = x.reshape(running.additions.rows, -1, x.shape[-1])
+        scale = _set(running, module.weight, self.weight)
+        moves = None if module.bias is None else _set(running, module.bias, self.bias)
+        return running.additions.normalize(rows, scale, moves, module.eps).view(x.shape).to(x.dtype)
 
 
 class Whole(Layer):
@@ -209,9 +201,9 @@ def _plus(parameter: torch.Tensor, moves: torch.Tensor) -> torch.Tensor:
     return (parameter.float() + moves.view(parameter.shape)).to(parameter.dtype)
 
 
-def _moved(running: Pass, parameter: torch.Tensor, column: int, x: torch.Tensor) -> torch.Tensor:
-    """A normalization's parameter as each row's mix sets it, float32, in a shape that lies along ``x``."""
+def _set(running: Pass, parameter: torch.Tensor, column: int) -> torch.Tensor:
+    """A normalization's parameter as each row's mix sets it: float32 (rows, dim)."""
     if column < 0:
-        return parameter.float()
+        return parameter.float().expand(running.additions.rows, -1)
     moves = running.additions.norms[:, column : column + parameter.numel()]
-    return running.per_row((parameter.float() + moves).to(parameter.dtype).float(), x)
+    return (parameter.float() + moves).to(parameter.dtype).float()

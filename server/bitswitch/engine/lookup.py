@@ -25,7 +25,7 @@ def expand(vectors: Any, table: Any, tensors: Any, first_blocks: Any, columns: A
 
     Args:
         vectors: float32 (switches, size), zeros before: those parameters behind one another.
-        table: int64 (switches, 8), see `planes.COLUMNS`, then address and number of the blocks.
+        table: int64 (switches, 9), see `reading`.
         tensors, first_blocks: int64 (n,), the parameters' numbers and first blocks.
         columns: int64 (n + 1,), where in ``vectors`` each begins.
     """
@@ -43,7 +43,7 @@ def expand(vectors: Any, table: Any, tensors: Any, first_blocks: Any, columns: A
                 offsets = carray(pointer(address), (end,), np.uint16)
                 for j in range(begin, end):
                     place = start + (offsets[j] & _OFFSET)
-                    step = knob(knobs, place // width)
+                    step = knob(knobs, place if width == 1 else place // width)  # dividing takes longer
                     vectors[s, columns[i] + place] = -step if offsets[j] & MINUS else step
 
 
@@ -89,3 +89,30 @@ def add_embedding(
                     for j in range(first, last):
                         column = start + (offsets[j] & _OFFSET) - begin
                         y[r, t, column] += -step if offsets[j] & MINUS else step
+
+
+@njit(cache=True, nogil=True, parallel=True, fastmath={"reassoc", "contract"})
+def normalize(y: Any, x: Any, scale: Any, moves: Any, eps: float) -> None:
+    """Normalize vectors, and scale and move them as their row says.
+
+    Args:
+        y: float32 (rows, n, dim), written.
+        x: float32 (rows, n, dim).
+        scale, moves: float32 (rows, dim).
+        eps: added to the variance.
+    """
+    rows, count, dim = x.shape
+    share = np.float32(1.0 / dim)
+    for place in prange(rows * count):
+        r, t = place // count, place % count
+        total = np.float32(0.0)
+        for i in range(dim):
+            total += x[r, t, i]
+        mean = total * share
+        square = np.float32(0.0)
+        for i in range(dim):
+            apart = x[r, t, i] - mean
+            square += apart * apart
+        factor = np.float32(1.0) / np.sqrt(square * share + np.float32(eps))
+        for i in range(dim):
+            y[r, t, i] = (x[r, t, i] - mean) * factor * scale[r, i] + moves[r, i]

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bitswitch.engine.arena import Arena
+from bitswitch.engine.arena import BLOCK, Arena
 from bitswitch.engine.lanes import LANES
 from bitswitch.engine.lookup import expand
 from bitswitch.engine.planes import Planes
@@ -30,42 +31,53 @@ class Part:
     weight: float
 
 
+Share = dict[int, list[tuple[int, int, float]]]
+"""One thread's work: for a switch, the runs of places that need it: the first, how many, and their weight."""
+
+_READING = 24
+"""Tokens whose sums take as long as it takes to read a switch's marks."""
+
+
 @dataclass(frozen=True, eq=False)
 class Tiles:
-    """Which token lies in which lane of which tile; the arrays are described in `product.fill` and
-    `product.add_linear`.
-    """
+    """Which token lies in which lane of which tile; the arrays are described in `product.add_linear`."""
 
     places: NDArray[np.int32]
     scales: NDArray[np.float32]
     starts: NDArray[np.int64]
     widths: NDArray[np.int64]
     switches: NDArray[np.int64]
-    group_tiles: NDArray[np.int64]
+    bounds: NDArray[np.int64]
 
     @staticmethod
-    def of(needs: Iterable[tuple[NDArray[np.int32], NDArray[np.float32]]]) -> Tiles:
-        """Deal out the places that each switch is needed at, and its weights there.
+    def of(shares: Iterable[Share]) -> Tiles:
+        """Deal out each share's places.
 
         Lanes that stay empty repeat a token, with weight 0.
         """
-        places, scales, widths, switches = [], [], [], []
-        for switch, (tokens, weights) in enumerate(needs):
-            empty = -len(tokens) % LANES
-            places += [tokens, np.full(empty, tokens[0], np.int32)]
-            scales += [weights, np.zeros(empty, np.float32)]
-            whole, rest = divmod(len(tokens) + empty, WIDEST)
-            own = [WIDEST] * whole + {0: [], 16: [16], 32: [32], 48: [32, 16]}[rest]
-            widths += own
-            switches += [switch] * len(own)
+        runs: list[tuple[int, int, int, float]] = []  # a place, how many, how far apart, and their weight
+        widths, switches, bounds = [], [], [0]
+        for share in shares:
+            for switch, own in share.items():
+                tokens = sum(count for _, count, _ in own)
+                empty = -tokens % LANES
+                runs += [(place, count, 1, weight) for place, count, weight in own]
+                runs.append((own[0][0], empty, 0, 0.0))
+                whole, rest = divmod(tokens + empty, WIDEST)
+                own_widths = [WIDEST] * whole + [rest] * (rest > 0)
+                widths += own_widths
+                switches += [switch] * len(own_widths)
+            bounds.append(len(widths))
+        first, counts, steps, scales = map(np.array, zip(*runs, strict=True))
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         lanes = np.array(widths, np.int64)
         return Tiles(
-            np.concatenate(places),
-            np.concatenate(scales),
+            (np.repeat(first, counts) + within * np.repeat(steps, counts)).astype(np.int32),
+            np.repeat(scales, counts).astype(np.float32),
             np.cumsum(lanes) - lanes,
             lanes,
             np.array(switches, np.int64),
-            np.repeat(np.arange(len(lanes)), lanes // LANES),
+            np.array(bounds, np.int64),
         )
 
 
@@ -81,6 +93,7 @@ class Columns:
         start: by name, the first column.
         norms: columns of all ``norms``.
         size: columns in all.
+        weights: of the arena.
     """
 
     def __init__(self, arena: Arena, norms: Sequence[str], others: Sequence[str]) -> None:
@@ -92,6 +105,7 @@ class Columns:
         self._tensors = np.array([arena.names.index(name) for name in names], np.int64)
         self._first_blocks = np.array([arena.first_block[name] for name in names], np.int64)
         self._ends = ends
+        self.weights = arena.blocks * BLOCK
 
     def spots(self, length: int) -> NDArray[np.int64]:
         """Where they lie, cut into blocks of ``length``: int64 (blocks, 4), see `cuda_lookup.SPOT`."""
@@ -120,18 +134,21 @@ class Needs:
         lengths: tokens of each row.
         parts: what each row's mix is made of.
         columns: of the small parameters.
+        threads: that share the work.
 
     Attributes:
         rows, longest: the padded batch's shape.
-        table: int64 (switches, 8), see `lookup.expand`; valid while self lives.
+        table: int64 (switches, 9), see `lookup.expand`; valid while self lives.
         lengths, part_starts, part_switches, part_weights: see `lookup.add_embedding`.
         vectors: float32 (switches, size), what each switch adds to small parameters.
+        work: tokens times the share of weights that a switch touches, the reading of its marks included.
         shares: float32 tensor (rows, switches), the weights of each row's mix.
         norms: float32 tensor (rows, norms), what each row's mix adds to those of normalizations.
-        by_token, by_row: the tiles where a layer's input has a vector per token, or per row.
     """
 
-    def __init__(self, lengths: Sequence[int], parts: Sequence[Sequence[Part]], columns: Columns) -> None:
+    def __init__(
+        self, lengths: Sequence[int], parts: Sequence[Sequence[Part]], columns: Columns, threads: int
+    ) -> None:
         self.rows, self.longest = len(lengths), max(lengths)
         self._planes = list({id(part.planes): part.planes for row in parts for part in row}.values())
         number = {id(planes): i for i, planes in enumerate(self._planes)}
@@ -147,20 +164,59 @@ class Needs:
         self.shares = torch.from_numpy(shares)
         # Not numpy's product: the threads of its own that it starts spin beside torch's for long after.
         self.norms = self.shares @ torch.from_numpy(self.vectors[:, : columns.norms])
-        order = np.argsort(self.part_switches, kind="stable")
-        bounds = np.searchsorted(self.part_switches[order], np.arange(len(self._planes) + 1))
-        own = [order[start:stop] for start, stop in pairwise(bounds)]
-        self.by_row = Tiles.of((owners[one].astype(np.int32), self.part_weights[one]) for one in own)
-        self.by_token = Tiles.of(self._tokens(owners[one], self.part_weights[one]) for one in own)
+        self._uses = [
+            [(number[id(part.planes)], max(part.planes.active, 1), part.weight) for part in row]
+            for row in parts
+        ]
+        self._threads = threads
+        tokens = sum(n * active for n, row in zip(lengths, self._uses, strict=True) for _, active, _ in row)
+        read = _READING * sum(planes.active for planes in self._planes)
+        self.work = (tokens + read) / columns.weights
 
-    def _tokens(
-        self, rows: NDArray[np.int64], weights: NDArray[np.float32]
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """The places of these rows' tokens in the padded batch, and each one's weight."""
-        counts = self.lengths[rows]
-        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        return (np.repeat(rows * self.longest, counts) + within).astype(np.int32), np.repeat(weights, counts)
+    @cached_property
+    def by_token(self) -> Tiles:
+        """The tiles where a layer's input has a vector per token."""
+        return Tiles.of(self._shares(self.lengths.tolist(), self.longest))
+
+    @cached_property
+    def by_row(self) -> Tiles:
+        """The tiles where it has one per row."""
+        return Tiles.of(self._shares([1] * self.rows, 1))
+
+    def _shares(self, lengths: Sequence[int], apart: int) -> list[Share]:
+        """The work of each thread; the rows' first places are ``apart``.
+
+        A place is one thread's with all its switches, so that no two threads add to it. Rows of one switch
+        come one after another: a thread reads it once for all of its own.
+        """
+        rows = sorted((row for row in range(self.rows) if self._uses[row]), key=lambda row: self._uses[row])
+        reading = {switch: active * _READING for row in rows for switch, active, _ in self._uses[row]}
+        work = sum(lengths[row] * active for row in rows for _, active, _ in self._uses[row])
+        fair = (sum(reading.values()) + work) / self._threads
+        left, shares = fair, [Share()]
+        for row in rows:
+            start, cost = 0, sum(active for _, active, _ in self._uses[row])
+            while start < lengths[row]:
+                own = shares[-1]
+                fixed = sum(reading[switch] for switch, _, _ in self._uses[row] if switch not in own)
+                count = lengths[row] - start
+                if len(shares) < self._threads:
+                    count = min(count, max(round((left - fixed) / cost / LANES), not own) * LANES)
+                if not count:
+                    shares.append(Share())
+                    left += fair
+                    continue
+                for switch, _, weight in self._uses[row]:
+                    own.setdefault(switch, []).append((row * apart + start, count, weight))
+                start += count
+                left -= fixed + count * cost
+        return shares
 
 
 def _line(planes: Planes) -> list[int]:
-    return [*planes.addresses.tolist(), planes.blocks.ctypes.data, len(planes.blocks)]
+    return [
+        *planes.addresses.tolist(),
+        planes.blocks.ctypes.data,
+        len(planes.blocks),
+        planes.slots.ctypes.data,
+    ]

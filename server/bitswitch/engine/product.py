@@ -1,7 +1,7 @@
 """The overlay's CPU kernels: a switch's part of a layer's output, from its marks, the weights untouched.
 
 What a linear layer's active weights add to its output is summed per *tile*: the tokens of the rows that
-need the switch side by side, 16 to 64 of them, so that one mark is one to four vector additions, whatever
+need the switch side by side, 16 or 32 of them, so that one mark is one or two vector additions, whatever
 the rows' lengths and places in the batch. Knows nothing of modules, rows or mixes, and keeps no memory.
 All sums are in fp32.
 """
@@ -15,45 +15,37 @@ from numba import njit, prange
 
 from bitswitch.engine.arena import BLOCK
 from bitswitch.engine.knobs import knob
-from bitswitch.engine.lanes import GROUP, LANES, add_row_16, add_row_32, add_row_64, pack, prefetch, unpack
+from bitswitch.engine.lanes import GROUP, LANES, add_row_16, add_row_32, pack, unpack
 from bitswitch.engine.reading import block_of, first_slot, knobs_of, offsets_of
 
-WIDEST = 64
-"""Tokens of the widest tile."""
+WIDEST = 32
+"""Tokens of the widest tile. With 64 a mark costs as much for each token: the tile fits no near cache."""
+
+_CHUNK = 384
+"""Rows of a matrix whose sums lie in the cache until they are added to the output."""
 
 _NOTHING = np.float32(0.0)
 
 
-@njit(cache=True, nogil=True, parallel=True)
-def fill(tiles: Any, x: Any, places: Any, starts: Any, widths: Any, group_tiles: Any) -> None:
-    """Write tokens' vectors to tiles.
+@njit(cache=True, nogil=True)
+def _fill(tile: Any, x: Any, places: Any) -> None:
+    """Write tokens' vectors to a tile.
 
     Args:
-        tiles: float32, written: tile n is (inputs, widths[n]) from ``starts[n]`` · inputs on.
+        tile: float32 (inputs · width,), written.
         x: float32 (tokens, inputs).
-        places: int32 (lanes,), the token of each lane.
-        starts, widths: int64 (n,), first lane and lanes of each tile.
-        group_tiles: int64 (lanes / 16,), which tile each 16 lanes belong to.
+        places: int32 (width,), the token of each lane.
     """
-    inputs = x.shape[1]
+    inputs, width = x.shape[1], len(places)
     whole = inputs - inputs % LANES
-    for g in prange(len(group_tiles)):
-        n = group_tiles[g]
-        width = widths[n]
-        lanes = places[g * LANES : (g + 1) * LANES]
-        tile = tiles[starts[n] * inputs + g * LANES - starts[n] :]
-        source, target = np.int64(x.ctypes.data), np.int64(tile.ctypes.data)
+    for v in range(0, width, LANES):
+        lanes = places[v : v + LANES]
+        source, target = np.int64(x.ctypes.data), np.int64(tile[v:].ctypes.data)
         for i in range(0, whole, LANES):
             pack(source + i * 4, inputs * 4, np.int64(lanes.ctypes.data), target + i * width * 4, width * 4)
         for i in range(whole, inputs):
             for t in range(LANES):
-                tile[i * width + t] = x[lanes[t], i]
-
-
-@njit(cache=True, nogil=True)
-def _share(outputs: int, piece: int, pieces: int) -> int:
-    """Where a piece of the outputs begins: at a multiple of `LANES`, or at the end."""
-    return min(-(-outputs // LANES) * piece // pieces * LANES, outputs)
+                tile[i * width + v + t] = x[lanes[t], i]
 
 
 @njit(cache=True, nogil=True)
@@ -76,7 +68,6 @@ def _multiply(
     knobs, shared = knobs_of(line, tensor, end)
     per_row = shared == inputs  # else one for the whole matrix
     source, target = np.int64(tile.ctypes.data), np.int64(total.ctypes.data)
-    prefetch(source, 4 * len(tile))
     for slot in range(first_slot(line, first_block + low * inputs // BLOCK), line[7]):
         start = (block_of(line, slot) - first_block) * BLOCK
         if start >= end:
@@ -91,10 +82,8 @@ def _multiply(
             there = target + (row - low) * width * 4
             if width == 16:
                 position = add_row_16(source, shift, address, position, count, shift + inputs, step, there)
-            elif width == 32:
-                position = add_row_32(source, shift, address, position, count, shift + inputs, step, there)
             else:
-                position = add_row_64(source, shift, address, position, count, shift + inputs, step, there)
+                position = add_row_32(source, shift, address, position, count, shift + inputs, step, there)
             row += 1
 
 
@@ -120,46 +109,53 @@ def _scatter(y: Any, low: int, high: int, total: Any, moves: Any, places: Any, s
 @njit(cache=True, nogil=True, parallel=True)
 def add_linear(
     y: Any,
+    x: Any,
     tiles: Any,
+    filled: bool,
     inputs: int,
     places: Any,
     scales: Any,
     starts: Any,
     widths: Any,
     switches: Any,
+    bounds: Any,
     table: Any,
     tensor: int,
     first_block: int,
     vectors: Any,
     bias: int,
-    threads: int,
 ) -> None:
     """Add the switches' parts of a linear layer to its output.
 
     Args:
         y: float32 (tokens, outputs).
-        tiles, places, starts, widths: see `fill`.
+        x: float32 (tokens, inputs), the layer's input; not read if the tiles are filled.
+        tiles: float32: tile n is (inputs, widths[n]) from ``starts[n]`` · inputs on. Written, unless
+            ``filled`` says that the layer's input lies there.
+        places: int32 (lanes,), the token of each lane.
         scales: float32 (lanes,), the weight of the tile's switch for that token.
+        starts, widths: int64 (n,), first lane and lanes of each tile.
         switches: int64 (n,), whose tile it is: a line of ``table`` and of ``vectors``.
+        bounds: int64 (parts + 1,), the first tile of each part; no two parts have a token in common.
+        table: int64 (switches, 9), see `reading`.
         tensor, first_block: the matrix's number in the arena, and its first block.
         vectors, bias: see `lookup.expand`; the bias's column, -1 if there is none.
-        threads: how many share the work.
     """
     outputs = y.shape[1]
-    # A thread takes some of the matrix's rows for all tiles, one after another: a tile stays in its cache,
-    # and no two threads add to the same place.
-    pieces = min(threads, -(-outputs // LANES))
-    for piece in prange(pieces):
-        low, high = _share(outputs, piece, pieces), _share(outputs, piece + 1, pieces)
-        nothing = np.zeros(high - low, np.float32)
-        sums = np.empty((high - low) * WIDEST, np.float32)
+    for part in prange(len(bounds) - 1):
+        nothing = np.zeros(_CHUNK, np.float32)
+        sums = np.empty(_CHUNK * WIDEST, np.float32)
         room = np.empty(BLOCK + GROUP, np.uint16)
-        for n in range(len(starts)):
+        for n in range(bounds[part], bounds[part + 1]):
             start, width, s = starts[n], widths[n], switches[n]
-            total = sums[: (high - low) * width]
-            total[:] = _NOTHING
-            moves = vectors[s, bias + low : bias + high] if bias >= 0 else nothing
-            tile = tiles[start * inputs : (start + width) * inputs]
-            _multiply(total, low, high, tile, inputs, table[s], tensor, first_block, room)
             lanes = slice(start, start + width)
-            _scatter(y, low, high, total, moves, places[lanes], scales[lanes])
+            tile = tiles[start * inputs : (start + width) * inputs]
+            if not filled:
+                _fill(tile, x, places[lanes])
+            for low in range(0, outputs, _CHUNK):
+                high = min(low + _CHUNK, outputs)
+                total = sums[: (high - low) * width]
+                total[:] = _NOTHING
+                moves = vectors[s, bias + low : bias + high] if bias >= 0 else nothing
+                _multiply(total, low, high, tile, inputs, table[s], tensor, first_block, room)
+                _scatter(y, low, high, total, moves, places[lanes], scales[lanes])

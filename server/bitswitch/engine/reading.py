@@ -1,7 +1,7 @@
 """How the overlay's kernels read a switch: which of its blocks, which marks and which knobs.
 
-A switch's *line* is int64 (8,): `planes.COLUMNS`, then address and number of its blocks. Knows nothing of
-what the marks are used for.
+A switch's *line* is int64 (9,): `planes.COLUMNS`, then address and number of its blocks, then the address of
+where each of the arena's blocks lies among them. Knows nothing of what the marks are used for.
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ _ONE = np.uint64(1)
 
 
 @njit(cache=True, nogil=True)
-def first_slot(line: Any, block: int) -> int:
+def first_slot(line: Any, block: int) -> Any:
     """Index of a switch's first block that is not before the arena's ``block``."""
+    slot = np.int64(carray(pointer(line[8]), (block + 1,), np.int32)[block])
+    if slot >= 0:  # in most switches; a search reads memory in places that are in no cache
+        return slot
     low, high = 0, line[7]
     blocks = carray(pointer(line[6]), (high,), np.int32)
     while low < high:
