@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Self, TypeAlias
 
@@ -83,7 +83,7 @@ class Row:
     fields: Mapping[str, Sequence[int] | NDArray[np.float32]]
     truncated: bool = False
     patches: int | None = None
-    style: NDArray[np.float32] | None = None
+    style: NDArray[np.float32] | None = field(default=None, compare=False)  # an array has no one truth
 
     @property
     def length(self) -> int:

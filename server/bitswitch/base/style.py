@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 _MOST_CHARS = 2000
 """Characters of a text that are looked at: its style does not change after that."""
+_REMEMBERED = 4096
 _KINDS = ("lower", "lower, not ASCII", "upper", "digit", "space", "stop", "quote", "question", "other", "end")
 _END = len(_KINDS) - 1
 
@@ -33,10 +34,12 @@ def _kind(character: str) -> int:
 
 
 class _Kinds(dict[int, str]):
-    """For `str.translate`: a character's kind as a character, remembered."""
+    """For `str.translate`: a character's kind as a character; the first `_REMEMBERED` are not found again."""
 
     def __missing__(self, code: int) -> str:
-        found = self[code] = chr(_kind(chr(code)))
+        found = chr(_kind(chr(code)))
+        if len(self) < _REMEMBERED:  # there are a million, and callers choose which are sent
+            self[code] = found
         return found
 
 

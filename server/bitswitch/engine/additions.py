@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 import torch
-from torch.nn import functional
 
 T = TypeVar("T")
 
@@ -75,14 +74,6 @@ class Additions(Protocol):
             ids: (rows, longest), what was looked for.
             tensor, block: the table's number in the arena, and its first block.
         """
-
-
-def normalize(x: torch.Tensor, scale: torch.Tensor, moves: torch.Tensor | None, eps: float) -> torch.Tensor:
-    """See `Additions`; by torch, on any device."""
-    even = functional.layer_norm(x.float(), x.shape[-1:], None, None, eps)
-    if moves is None:
-        return even.mul_(scale.unsqueeze(1))
-    return torch.addcmul(moves.unsqueeze(1), even, scale.unsqueeze(1), out=even)
 
 
 class Latest(Generic[T]):

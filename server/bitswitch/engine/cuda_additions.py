@@ -16,9 +16,10 @@ import torch
 import triton
 import triton.language as tl
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from bitswitch.engine import cuda_lookup, cuda_product
-from bitswitch.engine.additions import Latest, normalize
+from bitswitch.engine.additions import Latest
 from bitswitch.engine.arena import BLOCK, Arena
 from bitswitch.engine.cuda_kernel import current
 from bitswitch.engine.needs import Columns, Part
@@ -138,7 +139,10 @@ class CudaAdditions:
         self, x: torch.Tensor, scale: torch.Tensor, moves: torch.Tensor | None, eps: float
     ) -> torch.Tensor:
         """See `Additions`."""
-        return normalize(x, scale, moves, eps)
+        even = functional.layer_norm(x.float(), x.shape[-1:], None, None, eps)
+        if moves is None:
+            return even.mul_(scale.unsqueeze(1))
+        return torch.addcmul(moves.unsqueeze(1), even, scale.unsqueeze(1), out=even)
 
     def linear(
         self, y: torch.Tensor, x: torch.Tensor, *, per_token: bool, tensor: int, block: int, bias: int

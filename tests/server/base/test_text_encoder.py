@@ -83,15 +83,11 @@ def test_embedding_may_be_lowercase_where_classifying_is_not(copied):
 
 def test_threads_with_different_limits_do_not_cut_each_other(bert):
     jobs = [([f"{word} " * 100, (word * 3, f"{word} " * 90)], want) for word in WORDS for want in Want]
-
-    def fields(inputs, want):
-        return [row.fields for row in bert.encode(inputs, want=want)]
-
-    alone = [fields(*job) for job in jobs]
+    alone = [bert.encode(inputs, want=want) for inputs, want in jobs]
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(lambda job: fields(*job), jobs * 3))
+        together = list(pool.map(lambda job: bert.encode(job[0], want=job[1]), jobs * 3))
     assert together == alone * 3
-    assert {len(rows[0]["input_ids"]) for rows in alone} == {32, 64}
+    assert {rows[0].length for rows in alone} == {32, 64}
 
 
 def test_half_a_character_is_refused(bert):
