@@ -67,6 +67,7 @@ class Views:
         self._kept: OrderedDict[str, View] = OrderedDict()
         self._gates: dict[frozenset[str], threading.Lock] = {}
         self._wanted: OrderedDict[str, Mapping[str, Codes]] = OrderedDict()
+        self._awaited: str | None = None
         self._thread: threading.Thread | None = None
         self._busy = self._hurry = self._closed = False
         self.turn = 0
@@ -96,6 +97,8 @@ class Views:
                 self._wake()
             else:
                 self._wanted.pop(caller, None)
+                if self._awaited == caller:  # the fit under way is of what they saw before
+                    self._awaited = None
         return view
 
     def resume(self, fits: Iterable[tuple[str, Fit]]) -> None:
@@ -198,6 +201,7 @@ class Views:
                 self._busy = True
                 saving, self._unsaved = self._unsaved, False
                 caller, sets = ("", None) if saving else self._wanted.popitem(last=False)
+                self._awaited = None if saving else caller
             began = time.monotonic()
             try:
                 if sets is None:
@@ -222,7 +226,7 @@ class Views:
     def _refit(self, caller: str, sets: Mapping[str, Codes]) -> None:
         view = self._exact(sets) or View(self._made(sets), sets)
         with self._changed:
-            if caller in self._kept:  # or it has not asked for long
+            if caller in self._kept and self._awaited == caller:  # or it has not asked for long
                 self._keep(caller, view)
             if self._wanted.get(caller) is sets:
                 del self._wanted[caller]
