@@ -87,7 +87,9 @@ def seeds() -> tuple[bytes, ...]:
                     tuple(made),
                     f"task-{number}",
                     head=head if number % 2 else None,
-                    queries=QuerySet.of(np.ones((2, 3)), "hidden:1|mean|l2") if number % 3 else None,
+                    queries=QuerySet.of(chance.normal(size=(9, 7)), "hidden:1|mean|l2")
+                    if number % 3
+                    else None,
                     metric={"accuracy": 0.9},
                     created="2026-01-31T12:00:00Z",
                 )

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bitswitch_store import codec, container, index, knobs, metadata, planes
+from bitswitch_store import codec, container, index, knobs, magnitudes, metadata, planes
 from bitswitch_store.codes import Codes
 from bitswitch_store.container import Container
 from bitswitch_store.index import Record
 from bitswitch_store.metadata import About
-from bitswitch_store.switch import MAX_QUERIES, Head, QuerySet, Switch, SwitchError, TensorSwitch
+from bitswitch_store.switch import Head, QuerySet, Switch, SwitchError, TensorSwitch
 from bitswitch_store.varint import read_varint
 from bitswitch_store.words import Words
 
@@ -28,7 +28,6 @@ MAX_WEIGHTS = 1 << 34  # over all tensors: 2 GiB of activation bits once decoded
 MAX_ROWS = 1 << 26  # over all tensors with a knob per row: 256 MiB of knobs once decoded
 MAX_INDEX = 1 << 24  # bytes
 MAX_HEAD = 1 << 28  # bytes; 65,536 labels of 1,024 features in F32
-MAX_QUERY_DIM = 1 << 16  # features of a query vector
 
 HEAD = "head."
 
@@ -103,7 +102,8 @@ class CodedSwitch:
         """The query set, if there is one; nothing else is read. SwitchError if it is not a valid one."""
         if self.about.query_recipe is None:
             return None
-        codes, steps = self._file.array("queries").copy(), self._file.array("query_steps").copy()
+        codes = magnitudes.read(self._file.array("queries").data)
+        steps = self._file.array("query_steps").copy()
         return QuerySet(Codes(codes, steps.reshape(-1, 1)), self.about.query_recipe)
 
     def decode(self, *, max_weights: int = MAX_WEIGHTS, vouched: bool = False) -> Switch:
@@ -202,17 +202,15 @@ def _check_entries(file: Container, about: About) -> None:
     """Which arrays there are, of which types; their sizes against each other are the index's to say."""
     wanted = {"activation": ("U8",), "index": ("U8",), "knobs": ("U8", "F16", "F32"), "polarity": ("U8",)}
     if about.query_recipe is not None:
-        wanted |= {"queries": ("I8",), "query_steps": ("F32",)}
+        wanted |= {"queries": ("U8",), "query_steps": ("F32",)}
     for name, dtypes in wanted.items():
         entry = file.entries.get(name)
         if entry is None:
             raise SwitchError(f"the file has no entry {name!r}")
-        if entry.dtype not in dtypes or len(entry.shape) != (2 if name == "queries" else 1):
+        if entry.dtype not in dtypes or len(entry.shape) != 1:
             raise SwitchError(f"entry {name!r} is {entry.dtype} {entry.shape}; {' or '.join(dtypes)} is read")
     if file.size("index") > MAX_INDEX:
         raise SwitchError(f"the index has {file.size('index')} bytes; {MAX_INDEX} are allowed")
-    if about.query_recipe is not None:
-        _check_queries(file)
     head = sum(file.size(name) for name in file.entries if name.startswith(HEAD))
     if head > MAX_HEAD:
         raise SwitchError(f"the head has {head} bytes; {MAX_HEAD} are allowed")
@@ -223,14 +221,13 @@ def _check_entries(file: Container, about: About) -> None:
             raise SwitchError(f"the file has the unknown entry {name!r}")
         if entry.dtype not in ("F32", "F16"):
             raise SwitchError(f"entry {name!r} is {entry.dtype}; F32 or F16 is read")
+    if about.query_recipe is not None:
+        _check_queries(file)
 
 
 def _check_queries(file: Container) -> None:
-    (count, dim), (steps,) = (file.entries[name].shape for name in ("queries", "query_steps"))
-    if count > MAX_QUERIES or dim > MAX_QUERY_DIM:
-        raise SwitchError(
-            f"the query set is ({count}, {dim}); at most ({MAX_QUERIES}, {MAX_QUERY_DIM}) is read"
-        )
+    count, *_ = magnitudes.counts(file.array("queries").data)
+    (steps,) = file.entries["query_steps"].shape
     if steps != count:
         raise SwitchError(f"the query set has {count} vectors, but {steps} steps")
 

@@ -1,4 +1,4 @@
-"""Query vectors in 8 bits a value: in a switch's file, and where the router keeps those of every switch.
+"""Query vectors as small whole numbers: in a switch, and where the router keeps those of every switch.
 
 Knows nothing of files, recipes or metrics.
 """
@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_LARGEST = 127
+LARGEST = 15
+"""Of the codes; up to 31, so that four times it is an int8 as well (`magnitudes`)."""
 _LEAST = float(np.finfo(np.float32).smallest_normal)  # of a step; shorter vectors become nothing
-_MOST = float(np.finfo(np.float32).max) / _LARGEST
 
 
 class Codes:
-    """Vectors in 8 bits a value, each to its own largest value: a quarter of the memory of float32.
+    """Vectors in whole steps, each to its own largest value: a quarter of the memory of float32.
 
     Args:
-        codes: int8 (vectors, dim), from -127 to 127; may lie in a file that is mapped into memory.
+        codes: int8 (vectors, dim), from -`LARGEST` to `LARGEST`; may lie in a mapped file.
         steps: float32 (vectors, 1), what 1 stands for in each row.
     """
 
@@ -31,7 +31,7 @@ class Codes:
     def of(cls, vectors: NDArray[np.floating[Any]]) -> Codes:
         """Of vectors, (vectors, dim), finite."""
         rows = vectors.astype(np.float32)
-        steps = np.abs(rows).max(axis=1, keepdims=True) / np.float32(_LARGEST)
+        steps = np.abs(rows).max(axis=1, keepdims=True) / np.float32(LARGEST)
         steps[steps < _LEAST] = 0
         return cls(np.rint(rows / np.where(steps > 0, steps, np.inf)).astype(np.int8), steps)
 
@@ -43,20 +43,22 @@ class Codes:
         steps = self.steps
         ends = [end(self.codes, axis=1, keepdims=True).astype(np.int16) for end in (np.max, np.min)]
         largest = np.maximum(ends[0], -ends[1])
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(steps * np.float32(LARGEST))
         faults = {
-            f"a step is not finite, or {_LARGEST} times it is not": ~(np.abs(steps) <= _MOST),
+            f"a step is not finite, or {LARGEST} times it is not": ~finite,
             "a step is negative": np.signbit(steps),
             f"a step is below {_LEAST:.3g}": (steps > 0) & (steps < _LEAST),
-            f"a code is {-_LARGEST - 1}": largest > _LARGEST,
+            f"a code is beyond {LARGEST}": largest > LARGEST,
             "a code is not 0 though its step is": (steps == 0) & (largest > 0),
-            f"the largest code of a vector is not {_LARGEST}": (steps > 0) & (largest < _LARGEST),
+            f"the largest code of a vector is not {LARGEST}": (steps > 0) & (largest < LARGEST),
         }
         return next((fault for fault, found in faults.items() if found.any()), None)
 
     @property
     def largest(self) -> float:
         """The largest of all magnitudes."""
-        return _LARGEST * float(self.steps.max())
+        return LARGEST * float(self.steps.max())
 
     def vectors(self) -> NDArray[np.float32]:
         """What they stand for: float32 (vectors, dim)."""

@@ -26,7 +26,6 @@ MAX_DEPTH = 32  # of JSON inside JSON; a config has two or three
 TYPES: Mapping[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
-    "I8": np.dtype("i1"),
     "U8": np.dtype("u1"),
 }
 _NAMES = {dtype: name for name, dtype in TYPES.items()}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitswitch_store import codec, container, index, knobs, metadata
+from bitswitch_store import codec, container, index, knobs, magnitudes, metadata
 from bitswitch_store.coded import HEAD, MAX_WEIGHTS, CodedSwitch
 from bitswitch_store.index import Record
 from bitswitch_store.metadata import About
@@ -42,7 +42,7 @@ def write(switch: Switch) -> bytes:
     if switch.head:
         arrays |= {HEAD + name: array for name, array in switch.head.tensors.items()}
     if switch.queries:
-        arrays["queries"] = switch.queries.codes.codes
+        arrays["queries"] = np.frombuffer(magnitudes.write(switch.queries.codes.codes), np.uint8)
         arrays["query_steps"] = switch.queries.codes.steps.reshape(-1)
     data = container.write(metadata.write(About.of(switch)), arrays)
     CodedSwitch(data).check_counts()  # what could not be read is not written

@@ -202,7 +202,7 @@ class QuerySet:
     """A few unlabelled example inputs of the task, as feature vectors of the bare base.
 
     Attributes:
-        codes: the vectors, (queries, dim), in 8 bits a value.
+        codes: the vectors, (queries, dim), in small whole numbers.
         recipe: which features they are, e.g. ``hidden:3|mean+last|l2|style:0.4``; only equal recipes compare.
     """
 

@@ -12,8 +12,9 @@ import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitswitch_store import container, file, planes
+from bitswitch_store import container, file, magnitudes, planes
 from bitswitch_store.coded import CodedSwitch
+from bitswitch_store.codes import LARGEST
 from bitswitch_store.switch import BaseIdentity, Head, QuerySet, Rule, Switch, SwitchError, TensorSwitch
 from bitswitch_store.varint import varint
 
@@ -100,6 +101,13 @@ def tensors(draw, name):
 
 
 @st.composite
+def query_sets(draw):
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    vectors = rng.normal(size=(draw(st.integers(1, 9)), draw(st.integers(1, 9))))
+    return QuerySet.of(vectors * draw(st.sampled_from([0, 1, 1e-3])), "hidden:1|mean|l2")
+
+
+@st.composite
 def switches(draw):
     text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
     numbers = st.dictionaries(text, st.floats(allow_nan=False, allow_infinity=False), max_size=3)
@@ -117,7 +125,7 @@ def switches(draw):
         tensors=tuple(draw(tensors(name)) for name in names),
         task=draw(text),
         head=head,
-        queries=draw(st.none() | st.just(QuerySet.of(np.ones((3, 2)), "hidden:1|mean|l2"))),
+        queries=draw(st.none() | query_sets()),
         metric=draw(numbers),
         licence=draw(st.none() | text),
         created=draw(st.sampled_from(["", "2026-01-31T12:00:00+00:00"])),
@@ -196,7 +204,7 @@ def test_sizes_add_up_to_the_file():
     data = file.write(full_switch())
     found = CodedSwitch(data).sizes
     assert found.total == len(data)
-    assert found.queries == 2 * (3 + 4)
+    assert found.queries == len(magnitudes.write(full_switch().queries.codes.codes)) + 2 * 4
     assert found.head == 6 * 4 + 2
     assert found.polarity == sum(t.polarity.size for t in full_switch().tensors)
     assert found.knobs == 2 * (2 + 5 + 1 + 1 + 8 + 1)
@@ -337,6 +345,11 @@ def index(*parts):
     return array("index", np.frombuffer(b"".join(parts), np.uint8))
 
 
+def coded(*rows):
+    """Codes as `queries` holds them."""
+    return np.frombuffer(magnitudes.write(np.int8(rows)), np.uint8)
+
+
 def edited(name, at, value):
     def change(_, arrays):
         arrays[name].flat[at] = value
@@ -457,10 +470,21 @@ REFUSED = {
     "no queries": (array("queries", None), "no entry 'queries'"),
     "recipe empty": (meta(query_recipe=""), "which features"),
     "queries dtype": (array("queries", np.ones((2, 3), np.float32)), "'queries' is F32"),
-    "queries shape": (array("queries", np.ones(6, np.int8)), "'queries' is I8 (6,)"),
-    "queries none": (two(queries=np.ones((0, 3), np.int8), query_steps=NONE), "(queries, dim) is read"),
-    "queries small": (array("queries", np.ones((2, 3), np.int8)), "largest code of a vector is not 127"),
-    "queries low": (edited("queries", 0, -128), "a code is -128"),
+    "queries shape": (array("queries", np.ones((2, 3), np.uint8)), "'queries' is U8 (2, 3)"),
+    "queries signed": (entries(lambda h: h["queries"].update(dtype="I8")), "has dtype 'I8'"),
+    "queries none": (
+        two(queries=np.uint8([3, 0, 0]), query_steps=NONE),
+        "the query set is (0, 3); (1, 1) to",
+    ),
+    "queries without features": (array("queries", np.uint8([0, 2, 0])), "the query set is (2, 0); (1, 1) to"),
+    "queries many": (array("queries", np.uint8([3, 0xE9, 7, 0])), "the query set is (1001, 3); (1, 1) to"),
+    "queries wide": (array("queries", np.uint8([0x81, 0x80, 4, 2, 0])), "the query set is (2, 65537)"),
+    "queries empty": (array("queries", np.zeros(0, np.uint8)), "a number runs past the end"),
+    "queries small": (
+        array("queries", coded([1] * 3, [1] * 3)),
+        f"largest code of a vector is not {LARGEST}",
+    ),
+    "queries low": (array("queries", coded([-LARGEST - 1, 0, 0], [-LARGEST, 0, 0])), f"beyond {LARGEST}"),
     "steps few": (array("query_steps", np.ones(1, np.float32)), "has 2 vectors, but 1 steps"),
     "steps wide": (array("query_steps", np.ones(2, F16)), "'query_steps' is F16"),
     "steps shape": (array("query_steps", np.ones((2, 1), np.float32)), "'query_steps' is F32 (2, 1)"),
@@ -469,10 +493,10 @@ REFUSED = {
     "step negative": (edited("query_steps", 0, -1), "a step is negative"),
     "step zero": (edited("query_steps", 0, 0), "a code is not 0 though its step is"),
     "step minus zero": (
-        two(queries=np.zeros((2, 3), np.int8), query_steps=-np.zeros(2, np.float32)),
+        two(queries=coded([0] * 3, [0] * 3), query_steps=-np.zeros(2, np.float32)),
         "a step is negative",
     ),
-    "step huge": (edited("query_steps", 0, 1e37), "127 times it is not"),
+    "step huge": (edited("query_steps", 0, 1e38), f"{LARGEST} times it is not"),
     "step tiny": (edited("query_steps", 0, 1e-40), "a step is below"),
     "no activation": (array("activation", None), "no entry 'activation'"),
     "no knobs": (array("knobs", None), "no entry 'knobs'"),

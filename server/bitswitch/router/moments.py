@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 STEP = 2.0**-13
-"""Vectors are rounded to multiples of this; a tenth of what the 8-bit codes of a unit vector lose."""
+"""Vectors are rounded to multiples of this; under a hundredth of what the codes of a unit vector lose."""
 LARGEST = 64.0
 """Values up to this are taken: 2¹⁹ steps, so that a product is below 2⁴⁰ and a block's sum below 2⁵³."""
 _ROWS = 4096

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bitswitch.router.metric import Metric
 from bitswitch.router.moments import Moments
-from bitswitch_store.codes import Codes
+from bitswitch_store.codes import LARGEST, Codes
 
 
 def clouds(seed: int, *, tasks: int, size: int, dim: int) -> list[np.ndarray]:
@@ -50,8 +50,8 @@ def test_sets_without_any_spread_have_a_metric_all_the_same(sets: list[np.ndarra
     assert np.isfinite(metric.strangeness(metric.place(np.eye(3)), metric.place(sets[0])[0])).all()
 
 
-def test_eight_bits_are_within_half_a_step():
+def test_codes_are_within_half_a_step():
     vectors = np.random.default_rng(2).standard_normal((50, 20)).astype(np.float16)
     vectors[7] = 0
-    steps = np.abs(vectors.astype(np.float64)).max(axis=1, keepdims=True) / 127
+    steps = np.abs(vectors.astype(np.float64)).max(axis=1, keepdims=True) / LARGEST
     assert (np.abs(Codes.of(vectors).vectors() - vectors) <= 0.501 * steps).all()
