@@ -43,7 +43,7 @@ class Codes:
         steps = self.steps
         ends = [end(self.codes, axis=1, keepdims=True).astype(np.int16) for end in (np.max, np.min)]
         largest = np.maximum(ends[0], -ends[1])
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             finite = np.isfinite(steps * np.float32(LARGEST))
         faults = {
             f"a step is not finite, or {LARGEST} times it is not": ~finite,
