@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bitswitch_store import codec, container, index, knobs, magnitudes, metadata, planes
+from bitswitch_store import codec, container, index, knobs, metadata, planes, query_codes
 from bitswitch_store.codes import Codes
 from bitswitch_store.container import Container
 from bitswitch_store.index import Record
@@ -102,7 +102,7 @@ class CodedSwitch:
         """The query set, if there is one; nothing else is read. SwitchError if it is not a valid one."""
         if self.about.query_recipe is None:
             return None
-        codes = magnitudes.read(self._file.array("queries").data)
+        codes = query_codes.read(self._file.array("queries").data)
         steps = self._file.array("query_steps").copy()
         return QuerySet(Codes(codes, steps.reshape(-1, 1)), self.about.query_recipe)
 
@@ -143,8 +143,9 @@ class CodedSwitch:
         if rows > MAX_ROWS:
             raise SwitchError(f"the tensors have {rows} rows with a knob each; {MAX_ROWS} are allowed")
         room = sum(record.shape[0] if record.knob_per_row else 1 for record in self.records)
-        if (count := self._file.entries["knobs"].shape[0]) > room:
-            raise SwitchError(f"the file has {count} knobs, but its tensors have room for {room}")
+        held = self._file.entries["knobs"]
+        if held.dtype != "U8" and held.shape[0] > room:  # those of 8 bits are coded, and bytes
+            raise SwitchError(f"the file has {held.shape[0]} knobs, but its tensors have room for {room}")
         activation = sum(record.size for record in self.records)
         polarity = sum((record.active + 7) // 8 for record in self.records)
         for name, needed in (("activation", activation), ("polarity", polarity)):
@@ -163,16 +164,24 @@ class CodedSwitch:
     def _tensors(self, vouched: bool) -> tuple[TensorSwitch, ...]:
         activation = self._file.array("activation").data
         polarity = self._file.array("polarity")
-        found = knobs.read(self._file.array("knobs"))
-        tensors = []
-        bits = signs = scales = 0
+        decoded = []
+        bits = 0
         for record in self.records:
             stream = activation[bits : bits + record.size]
             try:
                 plane = codec.decode(record.code, stream, record.shape, record.active, vouched=vouched)
             except SwitchError as error:
                 raise SwitchError(f"{record.name}: {error}") from None
-            spread, needed = _spread(record, plane, found[scales:])
+            decoded.append((record, plane, _rows_used(record, plane)))
+            bits += record.size
+        sizes = [used.size for *_, used in decoded]
+        dimensions = [len(record.shape) for record in self.records]
+        found = knobs.read(self._file.array("knobs"), sizes, dimensions, vouched=vouched)
+        tensors = []
+        signs = scales = 0
+        for record, plane, used in decoded:
+            spread = np.zeros(record.shape[0] if record.knob_per_row else 1, np.float32)
+            spread[used] = found[scales : scales + used.size]
             size = (record.active + 7) // 8
             tensors.append(
                 TensorSwitch(
@@ -183,9 +192,7 @@ class CodedSwitch:
                     knobs=spread,
                 )
             )
-            bits, signs, scales = bits + record.size, signs + size, scales + needed
-        if scales != found.size:
-            raise SwitchError(f"the file has {found.size} knobs, but its tensors use {scales}")
+            signs, scales = signs + size, scales + used.size
         return tuple(tensors)
 
 
@@ -226,22 +233,17 @@ def _check_entries(file: Container, about: About) -> None:
 
 
 def _check_queries(file: Container) -> None:
-    count, *_ = magnitudes.counts(file.array("queries").data)
+    count, *_ = query_codes.counts(file.array("queries").data)
     (steps,) = file.entries["query_steps"].shape
     if steps != count:
         raise SwitchError(f"the query set has {count} vectors, but {steps} steps")
 
 
-def _spread(record: Record, plane: Words, left: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
-    """A tensor's knobs, zero for rows without one, from those the file has left; and how many they were."""
-    used = np.zeros(1, np.int64)
-    if record.knob_per_row:
-        rows = record.shape[0]
-        if rows == 1:
-            raise SwitchError(f"{record.name}: one row has one knob, not one per row")
-        used = planes.touched_rows(plane, rows, record.numel // rows, record.active)
-    if used.size > left.size:
-        raise SwitchError(f"{record.name}: {used.size} knobs are needed, {left.size} are left")
-    spread = np.zeros(record.shape[0] if record.knob_per_row else 1, np.float32)
-    spread[used] = left[: used.size]
-    return spread, used.size
+def _rows_used(record: Record, plane: Words) -> NDArray[np.int64]:
+    """The rows of a tensor that have a knob of their own, ascending; the first where all share one."""
+    if not record.knob_per_row:
+        return np.zeros(1, np.int64)
+    rows = record.shape[0]
+    if rows == 1:
+        raise SwitchError(f"{record.name}: one row has one knob, not one per row")
+    return planes.touched_rows(plane, rows, record.numel // rows, record.active)

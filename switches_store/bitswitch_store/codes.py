@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-LARGEST = 15
-"""Of the codes; up to 31, so that four times it is an int8 as well (`magnitudes`)."""
+LARGEST = 31
+"""Of the codes. Not above, or four times it is no int8 (`query_codes`)."""
 _LEAST = float(np.finfo(np.float32).smallest_normal)  # of a step; shorter vectors become nothing
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitswitch_store import codec, container, index, knobs, magnitudes, metadata
+from bitswitch_store import codec, container, index, knobs, metadata, query_codes
 from bitswitch_store.coded import HEAD, MAX_WEIGHTS, CodedSwitch
 from bitswitch_store.index import Record
 from bitswitch_store.metadata import About
@@ -26,23 +26,25 @@ def write(switch: Switch) -> bytes:
     Raises:
         SwitchError: the switch is beyond what `read` accepts, e.g. a knob above `MAX_KNOB`.
     """
-    records, streams, scales = [], [], [np.zeros(0, np.float32)]
+    records, streams = [], []
     for tensor in switch.tensors:
         code, stream = codec.encode(tensor.activation, tensor.shape, tensor.active)
         per_row = tensor.knobs.size > 1
         records.append(Record(tensor.name, tensor.shape, tensor.active, code, per_row, len(stream)))
         streams.append(stream)
-        scales.append(tensor.knobs[tensor.knobs > 0])
     arrays: dict[str, NDArray[Any]] = {
         "activation": np.frombuffer(b"".join(streams), np.uint8),
         "index": np.frombuffer(index.write(records), np.uint8),
-        "knobs": knobs.stored(np.concatenate(scales)),
+        "knobs": knobs.write(
+            [tensor.knobs[tensor.knobs > 0] for tensor in switch.tensors],
+            [len(tensor.shape) for tensor in switch.tensors],
+        ),
         "polarity": np.concatenate([np.zeros(0, np.uint8), *(t.polarity for t in switch.tensors)]),
     }
     if switch.head:
         arrays |= {HEAD + name: array for name, array in switch.head.tensors.items()}
     if switch.queries:
-        arrays["queries"] = np.frombuffer(magnitudes.write(switch.queries.codes.codes), np.uint8)
+        arrays["queries"] = np.frombuffer(query_codes.write(switch.queries.codes.codes), np.uint8)
         arrays["query_steps"] = switch.queries.codes.steps.reshape(-1)
     data = container.write(metadata.write(About.of(switch)), arrays)
     CodedSwitch(data).check_counts()  # what could not be read is not written

@@ -12,7 +12,7 @@ import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitswitch_store import container, file, magnitudes, planes
+from bitswitch_store import container, file, planes, query_codes
 from bitswitch_store.coded import CodedSwitch
 from bitswitch_store.codes import LARGEST
 from bitswitch_store.switch import BaseIdentity, Head, QuerySet, Rule, Switch, SwitchError, TensorSwitch
@@ -204,7 +204,7 @@ def test_sizes_add_up_to_the_file():
     data = file.write(full_switch())
     found = CodedSwitch(data).sizes
     assert found.total == len(data)
-    assert found.queries == len(magnitudes.write(full_switch().queries.codes.codes)) + 2 * 4
+    assert found.queries == len(query_codes.write(full_switch().queries.codes.codes)) + 2 * 4
     assert found.head == 6 * 4 + 2
     assert found.polarity == sum(t.polarity.size for t in full_switch().tensors)
     assert found.knobs == 2 * (2 + 5 + 1 + 1 + 8 + 1)
@@ -273,7 +273,7 @@ def test_the_example_of_the_format_page_is_this_file_byte_by_byte():
     body = re.search(r"```hex\n(.*?)```", text, re.DOTALL)
     assert header
     assert body
-    spaced = header[1].encode() + b"  "
+    spaced = header[1].encode() + b" "
     values = [re.match(r"((?:[0-9a-f]{2} {0,2})+)", line)[1] for line in body[1].splitlines()]
     printed = len(spaced).to_bytes(8, "little") + spaced + bytes.fromhex("".join(values))
     sparse = np.zeros((4, 8), np.int8)
@@ -347,7 +347,7 @@ def index(*parts):
 
 def coded(*rows):
     """Codes as `queries` holds them."""
-    return np.frombuffer(magnitudes.write(np.int8(rows)), np.uint8)
+    return np.frombuffer(query_codes.write(np.int8(rows)), np.uint8)
 
 
 def edited(name, at, value):
@@ -375,7 +375,7 @@ def without_tensors():
         arrays["index"] = np.zeros(1, np.uint8)
         for name in ("activation", "polarity"):
             arrays[name] = np.zeros(0, np.uint8)
-        arrays["knobs"] = np.zeros(0, np.uint8)
+        arrays["knobs"] = np.zeros(2, np.uint8)  # two lists of nothing
         del arrays["head.classifier.weight"], arrays["head.scale"]
 
     return rebuilt(change)
@@ -398,7 +398,7 @@ def one_row(code=0x11, stream=(1,)):
         arrays["index"] = np.frombuffer(listed, np.uint8)
         arrays["activation"] = np.array(stream, np.uint8)
         arrays["polarity"] = np.ones(1, np.uint8)
-        arrays["knobs"] = np.ones(1, np.uint8)
+        arrays["knobs"] = np.uint8([1, 0, 0])
 
     return rebuilt(change)
 
@@ -512,8 +512,10 @@ REFUSED = {
     "knob zero": (edited("knobs", 0, 0), "not positive"),
     "knob negative": (edited("knobs", 0, -1), "not positive"),
     "knob huge": (edited("knobs", 0, 20000), "above 10000"),
-    "knobs lacking": (array("knobs", np.ones(17, np.uint8)), "1 knobs are needed, 0 are left"),
-    "knobs over": (array("knobs", np.ones(19, np.uint8)), "19 knobs, but its tensors use 18"),
+    "knobs lacking": (array("knobs", np.ones(17, F16)), "17 knobs, but its tensors use 18"),
+    "knobs over": (array("knobs", np.ones(19, F16)), "19 knobs, but its tensors use 18"),
+    "knobs many": (array("knobs", np.ones(99, F16)), "99 knobs, but its tensors have room for"),
+    "knobs cut": (array("knobs", np.ones(5, np.uint8)), "the knobs have 5 bytes"),
     "knobs wide": (array("knobs", np.ones(18, np.float32)), "uint8 holds each of them exactly"),
     "knobs too wide": (array("knobs", np.full(18, 0.53125, np.float32)), "float16 holds each of them"),
     "changes nothing": (without_tensors, "the head has no tensors"),

@@ -10,7 +10,7 @@ import pytest
 from places import Place, age, damage
 from small import BASE, OTHER_BASE, small_switch
 
-from bitswitch_store import file, magnitudes
+from bitswitch_store import file, query_codes
 from bitswitch_store.blobs import DirectoryBlobs
 from bitswitch_store.store import Conflict, CorruptBlob, Entry, InvalidName, NotStored, Store, StoreError
 from bitswitch_store.switch import SwitchError
@@ -141,7 +141,7 @@ def test_the_query_set_comes_without_the_rest(store: Store):
     path = store.path(entry.digest)
     data = bytearray(path.read_bytes())
     rest = data.index(steps := whole.codes.steps.tobytes()) + len(steps)
-    start = data.index(magnitudes.write(whole.codes.codes))
+    start = data.index(query_codes.write(whole.codes.codes))
     path.write_bytes(bytes(data[:rest]) + bytes(start - rest) + bytes(data[start:]))
     found = store.queries(entry.digest)
     assert found.recipe == whole.recipe
