@@ -98,11 +98,11 @@ class CodedSwitch:
         head = sum(self._file.size(name) for name in self._file.entries if name.startswith(HEAD))
         return Sizes(**parts, head=head, other=len(self._file.data) - head - sum(parts.values()))
 
-    def queries(self) -> QuerySet | None:
+    def queries(self, *, vouched: bool = False) -> QuerySet | None:
         """The query set, if there is one; nothing else is read. SwitchError if it is not a valid one."""
         if self.about.query_recipe is None:
             return None
-        codes = query_codes.read(self._file.array("queries").data)
+        codes = query_codes.read(self._file.array("queries").data, vouched=vouched)
         steps = self._file.array("query_steps").copy()
         return QuerySet(Codes(codes, steps.reshape(-1, 1)), self.about.query_recipe)
 
@@ -128,7 +128,7 @@ class CodedSwitch:
             tensors=self._tensors(vouched),
             task=about.task,
             head=self._head(),
-            queries=self.queries(),
+            queries=self.queries(vouched=vouched),
             metric=about.metric,
             licence=about.licence,
             created=about.created,

@@ -6,11 +6,10 @@ of one of these. That is far below what leaving out most of a row's weights cost
 
 The knobs of a matrix's rows lie close together: two bits tell one from their median. A vector has a knob for
 each weight, and they lie as far apart as those; their lowest two bits are as good as random and stand as they
-are. So what is written of 8 bits are each tensor's median, the vectors' lowest bits, the differences of the
-others of their bits from the medians, then those of all other knobs. For given knobs exactly one encoding is
-valid.
+are. So what is written of 8 bits are each tensor's median, the vectors' lowest bits, the differences of their other
+bits from the medians, then those of all other knobs. For given knobs exactly one encoding is valid.
 
-Knows nothing of bits, names or files.
+Knows nothing of activation bits, names or files.
 """
 
 from __future__ import annotations
@@ -101,30 +100,30 @@ def _codes(
 ) -> NDArray[np.uint8]:
     """The 8 bits of each knob."""
     vectors = _of_vectors(counts, dimensions)
-    one = int(vectors.sum())
-    medians, low, coded = np.split(found, np.cumsum([len(counts), (_LOW * one + 7) // 8]))
-    if low.size < (_LOW * one + 7) // 8:
-        raise SwitchError(f"the knobs have {found.size} bytes, too few for {one} weights of vectors")
+    dense = int(vectors.sum())
+    medians, low, coded = np.split(found, np.cumsum([len(counts), (_LOW * dense + 7) // 8]))
+    if low.size < (_LOW * dense + 7) // 8:
+        raise SwitchError(f"the knobs have {found.size} bytes, too few for {dense} weights of vectors")
     left = np.empty(vectors.size, np.int16)
     try:
-        left[vectors], at = magnitudes.read(coded.data, 0, (one,), 255 >> _LOW, vouched=vouched)
-        left[~vectors], at = magnitudes.read(coded.data, at, (vectors.size - one,), 255, vouched=vouched)
+        left[vectors], at = magnitudes.read(coded.data, 0, (dense,), 255 >> _LOW, vouched=vouched)
+        left[~vectors], at = magnitudes.read(coded.data, at, (vectors.size - dense,), 255, vouched=vouched)
     except SwitchError as error:
         raise SwitchError(f"the knobs: {error}") from None
     if at != coded.size:
         raise SwitchError(
             f"the knobs have {found.size} bytes, but end in byte {found.size - coded.size + at}"
         )
-    if any(_median(part) for part in _split(left, counts)):
-        raise SwitchError("the knobs of a tensor have another median than the one that is written")
+    if not vouched and any(_median(part) for part in _split(left, counts)):
+        raise SwitchError("the knobs of a tensor have another median than the dense that is written")
     upper = left + np.repeat(medians, counts)
     if ((upper < 0) | (upper > np.where(vectors, 255 >> _LOW, 255))).any():
         raise SwitchError("a knob is beyond what 8 bits hold")
     bits = np.unpackbits(low, bitorder="little")
-    if bits[_LOW * one :].any():
+    if bits[_LOW * dense :].any():
         raise SwitchError("padding bits are set after the lowest bits of the knobs")
     codes = upper.astype(np.uint8)
-    pairs = np.packbits(bits[: _LOW * one].reshape(one, _LOW), axis=1, bitorder="little")
+    pairs = np.packbits(bits[: _LOW * dense].reshape(dense, _LOW), axis=1, bitorder="little")
     codes[vectors] = codes[vectors] << _LOW | pairs[:, 0]
     return codes
 
