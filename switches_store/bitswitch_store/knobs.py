@@ -6,8 +6,8 @@ of one of these. That is far below what leaving out most of a row's weights cost
 
 The knobs of a matrix's rows lie close together: two bits tell one from their median. A vector has a knob for
 each weight, and they lie as far apart as those; their lowest two bits are as good as random and stand as they
-are. So what is written of 8 bits are each tensor's median, the vectors' lowest bits, the differences of their other
-bits from the medians, then those of all other knobs. For given knobs exactly one encoding is valid.
+are. So what is written of 8 bits are each tensor's median, the vectors' lowest bits, the differences of their
+other bits from the medians, then those of all other knobs. For given knobs exactly one encoding is valid.
 
 Knows nothing of activation bits, names or files.
 """
