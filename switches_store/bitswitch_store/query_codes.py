@@ -17,6 +17,7 @@ from bitswitch_store.switch import MAX_QUERIES, SwitchError
 from bitswitch_store.varint import read_varint, varint
 
 MAX_QUERY_DIM = 1 << 16  # features of a query vector
+MAX_CODES = 1 << 23  # of a query set: those of nothing but zeros take no bytes of a file, but memory
 
 Codes = NDArray[np.int8]
 
@@ -45,6 +46,8 @@ def counts(data: Data) -> tuple[int, int, int]:
         raise SwitchError(
             f"the query set is ({vectors}, {dim}); (1, 1) to ({MAX_QUERIES}, {MAX_QUERY_DIM}) is read"
         )
+    if vectors * dim > MAX_CODES:
+        raise SwitchError(f"the query set is ({vectors}, {dim}); at most {MAX_CODES} values are read")
     return vectors, dim, at
 
 

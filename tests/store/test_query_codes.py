@@ -156,6 +156,7 @@ def test_exactly_the_encodings_of_two_small_vectors_are_accepted():
         ("01" + "00" + "00", "the query set is (0, 1)"),
         ("01" + "e907" + "00", "the query set is (1001, 1)"),
         ("818004" + "02" + "00", "the query set is (2, 65537)"),
+        ("818001" + "e807" + "00", "(1000, 16385); at most 8388608 values"),
         ("01" + "02", "a number runs past the end"),
         ("01" + "02" + "01", "too few for 1 signs"),
         ("01" + "02" + "0101", "a number runs past the end"),

@@ -165,11 +165,11 @@ def many_queries(_, arrays):
     arrays["queries"] = np.frombuffer(varint(12) + varint(2000) + varint(0), np.uint8)
 
 
-def claiming_queries(*plane):
-    """1,000 vectors of 65,536 features, their first plane this."""
+def claiming_queries(*plane, dim=2**13):
+    """1,000 vectors, their first plane this."""
 
     def change(_, arrays):
-        arrays["queries"] = np.frombuffer(varint(2**16) + varint(1000) + bytes(plane), np.uint8)
+        arrays["queries"] = np.frombuffer(varint(dim) + varint(1000) + bytes(plane), np.uint8)
         arrays["query_steps"] = np.zeros(1000, np.float32)
 
     return lambda: rebuilt(change)
@@ -230,9 +230,10 @@ HOSTILE = {
     "other tensor": (lambda: claiming(Record("x", (8, 12), 1, 10, False, 9)), 0, "no parameter of this base"),
     "head of 4 GB": (huge_head, 2**32, "the head has 4294967296 bytes"),
     "query sets": (lambda: rebuilt(many_queries), 0, "query set is (2000, 12)"),
-    "query plane": (claiming_queries(*varint(2**16 * 1001), 0, 0, 0), 0, "too few for 65601536 signs"),
-    "query plane of one": (claiming_queries(1, 1, 1, 1), 0, "code 1 needs 8200192 to"),
-    "query plane of rows": (claiming_queries(8, 8 + 2, 4, 0, 3, 0, 0), 0, "3 of 65536 weights are active"),
+    "query zeros": (claiming_queries(0, dim=2**16), 0, "at most 8388608 values are read"),
+    "query plane": (claiming_queries(*varint(2**13 * 1001), 0, 0, 0), 0, "too few for 8200192 signs"),
+    "query plane of one": (claiming_queries(1, 1, 1, 1), 0, "code 1 needs 1025024 to"),
+    "query plane of rows": (claiming_queries(8, 8 + 2, 4, 0, 3, 0, 0), 0, "3 of 8192 weights are active"),
     "knobs": (lambda: rebuilt(many_knobs), 0, "1048576 knobs, but its tensors have room for 8"),
     "knob of 1e38": (knob(1e38), 0, "no fine-tuning"),
     "knob of infinity": (knob(np.inf), 0, "not finite"),
