@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-LARGEST = 31
-"""Of the codes. Not above, or four times it is no int8 (`query_codes`)."""
+LARGEST = 63
+"""Of the codes. Not above, or the difference of two is no int8 (`query_codes`)."""
 _LEAST = float(np.finfo(np.float32).smallest_normal)  # of a step; shorter vectors become nothing
 
 

@@ -171,7 +171,10 @@ def test_exactly_the_encodings_of_two_small_vectors_are_accepted():
         ("01" + "02" + "0101" + "01" + "02" + "00" + "01", "whose median is not the one that is written"),
         ("01" + "02" + "0300" + "00" + "00" + "00", "whose median is not the one that is written"),
         ("01" + "01" + "0101" + "01" + "02" + "00" + "00", "whose median is not the one that is written"),
-        ("01" + "02" + "0101" + "01" + "01" + "010000" * (2 * LARGEST) + "00" + "00", "more than 62 planes"),
+        (
+            "01" + "02" + "0101" + "01" + "01" + "010000" * (2 * LARGEST) + "00" + "00",
+            f"more than {2 * LARGEST} planes",
+        ),
     ],
 )
 def test_each_fault_is_named(data, says):
@@ -179,6 +182,17 @@ def test_each_fault_is_named(data, says):
         query_codes.read(bytes.fromhex(data))
 
 
-def test_as_many_planes_as_there_can_be_are_read():
-    data = bytes.fromhex("01" + "02" + "0101" + "01" + "01" + "010000" * (2 * LARGEST - 1) + "00" + "00")
-    assert query_codes.read(data).tolist() == [[2 * LARGEST], [2 * LARGEST]]  # which `Codes.fault` tells
+def test_a_code_beyond_the_largest_is_refused():
+    """A median of 62 and differences of 0 are codes of 62; as many planes as there can be are too many."""
+    for planes, largest in (
+        (LARGEST - 1, LARGEST - 1),
+        (LARGEST, LARGEST),
+        (LARGEST + 1, None),
+        (2 * LARGEST, None),
+    ):
+        data = bytes.fromhex("01" + "02" + "0101" + "01" + "01" + "010000" * (planes - 1) + "00" + "00")
+        if largest is None:
+            with pytest.raises(SwitchError, match=f"a code beyond {LARGEST}"):
+                query_codes.read(data)
+        else:
+            assert query_codes.read(data).tolist() == [[largest], [largest]]
