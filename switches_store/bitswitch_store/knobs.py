@@ -115,7 +115,7 @@ def _codes(
             f"the knobs have {found.size} bytes, but end in byte {found.size - coded.size + at}"
         )
     if not vouched and any(_median(part) for part in _split(left, counts)):
-        raise SwitchError("the knobs of a tensor have another median than the dense that is written")
+        raise SwitchError("the knobs of a tensor have another median than the one that is written")
     upper = left + np.repeat(medians, counts)
     if ((upper < 0) | (upper > np.where(vectors, 255 >> _LOW, 255))).any():
         raise SwitchError("a knob is beyond what 8 bits hold")
