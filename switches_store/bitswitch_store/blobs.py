@@ -157,7 +157,7 @@ class DirectoryBlobs:
     def _keep(self, digest: str, write: Callable[[Path], object]) -> None:
         """Let ``write`` write a temporary file, unless the blob is there and whole."""
         place = self._place(digest)
-        if not (place.is_file() and digest_of(place) == digest):
+        if not _whole(place, digest):
             place.parent.mkdir(exist_ok=True)
             self._write(write, digest, place)
         else:
@@ -206,6 +206,14 @@ def digest_of(data: bytes | Path) -> str:
         return f"{ALGORITHM}:{hashlib.sha256(data).hexdigest()}"
     with data.open("rb") as file:
         return f"{ALGORITHM}:{hashlib.file_digest(file, ALGORITHM).hexdigest()}"
+
+
+def _whole(place: Path, digest: str) -> bool:
+    """Whether these bytes lie there; somebody else may collect them meanwhile."""
+    try:
+        return place.is_file() and digest_of(place) == digest
+    except FileNotFoundError:
+        return False
 
 
 def missing(digest: str) -> NotStored:

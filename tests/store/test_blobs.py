@@ -13,6 +13,7 @@ import pytest
 from places import damage, drop_copy
 
 import s3
+from bitswitch_store import blobs as module
 from bitswitch_store.blobs import Blobs, DirectoryBlobs
 from bitswitch_store.cache import Cache
 from bitswitch_store.errors import CorruptBlob, NotStored, StoreError, StoreUnavailable
@@ -263,6 +264,24 @@ def test_an_object_store_that_goes_away_is_said_to_be_and_copies_are_still_read(
         list(blobs.digests())
     with pytest.raises(StoreUnavailable):
         blobs.put(b"new")
+
+
+def test_a_put_that_finds_the_blob_and_loses_it_to_a_collector_writes_it(
+    directory: DirectoryBlobs, monkeypatch: pytest.MonkeyPatch
+):
+    """Between the look and the reading another process may remove it."""
+    digest = directory.put(b"bytes")
+    read = module.digest_of
+
+    def collected(data: bytes | Path) -> str:
+        if isinstance(data, Path):
+            monkeypatch.setattr(module, "digest_of", read)
+            data.unlink()
+        return read(data)
+
+    monkeypatch.setattr(module, "digest_of", collected)
+    assert directory.put(b"bytes") == digest
+    assert directory.read(digest) == b"bytes"
 
 
 def test_opening_removes_what_a_killed_writer_left(directory: DirectoryBlobs, tmp_path: Path):
