@@ -64,7 +64,7 @@ def write(groups: Sequence[NDArray[np.float32]], dimensions: Sequence[int]) -> N
     vectors = _of_vectors(counts, dimensions)
     low = np.packbits(held[vectors, None] >> np.arange(_LOW, dtype=np.uint8) & 1, bitorder="little")
     upper = held >> (_LOW * vectors).astype(np.uint8)
-    medians = np.array([_median(codes) for codes in _split(upper, counts)], np.uint8)
+    medians = np.array([magnitudes.median(codes) for codes in _split(upper, counts)], np.uint8)
     left = upper.astype(np.int16) - np.repeat(medians, counts)
     coded = magnitudes.write(left[vectors]) + magnitudes.write(left[~vectors])
     return np.frombuffer(medians.tobytes() + low.tobytes() + coded, np.uint8)
@@ -114,7 +114,7 @@ def _codes(
         raise SwitchError(
             f"the knobs have {found.size} bytes, but end in byte {found.size - coded.size + at}"
         )
-    if not vouched and any(_median(part) for part in _split(left, counts)):
+    if not vouched and any(magnitudes.median(part) for part in _split(left, counts)):
         raise SwitchError("the knobs of a tensor have another median than the one that is written")
     upper = left + np.repeat(medians, counts)
     if ((upper < 0) | (upper > np.where(vectors, 255 >> _LOW, 255))).any():
@@ -136,12 +136,6 @@ def _of_vectors(counts: Sequence[int], dimensions: Sequence[int]) -> NDArray[np.
 def _split(codes: NDArray[Any], counts: Sequence[int]) -> Iterator[NDArray[Any]]:
     """Those of each tensor."""
     return (codes[end - count : end] for count, end in zip(counts, accumulate(counts), strict=True))
-
-
-def _median(codes: NDArray[Any]) -> int:
-    """Of an even number the lower one of the two."""
-    middle = (codes.size - 1) // 2
-    return int(np.partition(codes, middle)[middle])
 
 
 def _held(knobs: NDArray[np.float32]) -> NDArray[Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from bitswitch_store.switch import SwitchError
 from bitswitch_store.varint import read_varint, varint
 
 Data = bytes | memoryview
+_Number = TypeVar("_Number", bound=np.integer[Any])
 
 
 def write(numbers: NDArray[np.signedinteger[Any]]) -> bytes:
@@ -70,6 +71,15 @@ def read(
     numbers = np.zeros(numel, np.int16)
     numbers[signed] = np.where(_signs(data[at:end], signed.size), -sizes, sizes)
     return numbers, end
+
+
+def median(values: NDArray[_Number]) -> NDArray[_Number]:
+    """Along the first axis, what numbers are differences from: of an even number the lower one of the two.
+
+    So it is one of them, and the differences' own median is 0.
+    """
+    middle = (len(values) - 1) // 2
+    return np.asarray(np.partition(values, middle, axis=0)[middle])
 
 
 def _plane(

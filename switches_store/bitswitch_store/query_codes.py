@@ -7,8 +7,6 @@ valid. `docs/format.md` has it in words. Knows nothing of steps, recipes or file
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +20,6 @@ MAX_QUERY_DIM = 1 << 16  # features of a query vector
 MAX_CODES = 1 << 23  # of a query set: those of nothing but zeros take no bytes of a file, but memory
 
 Codes = NDArray[np.int8]
-_Number = TypeVar("_Number", np.int8, np.int16)
 
 
 def write(codes: Codes) -> bytes:
@@ -32,7 +29,7 @@ def write(codes: Codes) -> bytes:
         codes: int8 (vectors, dim), from -`LARGEST` to `LARGEST`; at least one.
     """
     vectors, dim = codes.shape
-    median = _median(codes)
+    median = magnitudes.median(codes)
     entries = np.vstack([median, codes - median]).T
     return varint(dim) + varint(vectors) + magnitudes.write(entries)
 
@@ -72,16 +69,9 @@ def read(data: Data, *, vouched: bool = False) -> Codes:
     if end != len(data):
         raise SwitchError(f"the query set has {len(data)} bytes, but ends in byte {end}")
     matrix = entries.reshape(dim, vectors + 1).T
-    if not vouched and _median(matrix[1:]).any():
+    if not vouched and magnitudes.median(matrix[1:]).any():
         raise SwitchError("the query set has a dimension whose median is not the one that is written")
     codes = matrix[1:] + matrix[0]
     if np.abs(codes).max() > LARGEST:
         raise SwitchError(f"the query set has a code beyond {LARGEST}")
     return np.ascontiguousarray(codes, np.int8)
-
-
-def _median(codes: NDArray[_Number]) -> NDArray[_Number]:
-    """Of each dimension over the vectors, (dim,); of an even number the lower one of the two."""
-    middle = (len(codes) - 1) // 2
-    median: NDArray[_Number] = np.partition(codes, middle, axis=0)[middle]
-    return median
