@@ -13,7 +13,7 @@ from numba import carray, njit, prange
 from bitswitch.engine.arena import BLOCK
 from bitswitch.engine.bits import pointer
 from bitswitch.engine.knobs import knob
-from bitswitch.engine.marks import MINUS
+from bitswitch.engine.marks import signed
 from bitswitch.engine.reading import block_of, first_slot, knobs_of, offsets_of
 
 _OFFSET = BLOCK - 1
@@ -44,7 +44,7 @@ def expand(vectors: Any, table: Any, tensors: Any, first_blocks: Any, columns: A
                 for j in range(begin, end):
                     place = start + (offsets[j] & _OFFSET)
                     step = knob(knobs, place if width == 1 else place // width)  # dividing takes longer
-                    vectors[s, columns[i] + place] = -step if offsets[j] & MINUS else step
+                    vectors[s, columns[i] + place] = signed(step, offsets[j])
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -88,7 +88,7 @@ def add_embedding(
                     step = weight * knob(knobs, begin // width)
                     for j in range(first, last):
                         column = start + (offsets[j] & _OFFSET) - begin
-                        y[r, t, column] += -step if offsets[j] & MINUS else step
+                        y[r, t, column] += signed(step, offsets[j])
 
 
 @njit(cache=True, nogil=True, parallel=True, fastmath={"reassoc", "contract"})

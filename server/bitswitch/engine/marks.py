@@ -16,7 +16,7 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from bitswitch.engine.arena import BLOCK
-from bitswitch.engine.bits import trailing_zeros
+from bitswitch.engine.bits import as_bits, as_float, trailing_zeros
 
 FEW = 512
 """Active weights up to which a block is a list of offsets: as many as take the room of two bit planes."""
@@ -28,6 +28,15 @@ MINUS = 0x8000
 """Added to an offset whose weight goes down."""
 
 _ONE = np.uint64(1)
+
+
+@njit(cache=True, nogil=True)
+def signed(step: Any, offset: Any) -> Any:
+    """A float32 with the sign of an offset's mark.
+
+    Without a branch, which would be guessed wrong for every other mark and cost more than all the rest.
+    """
+    return as_float(as_bits(step) ^ (np.uint32(offset & MINUS) << np.uint32(16)))
 
 
 def sizes(counts: NDArray[np.int64]) -> NDArray[np.int64]:

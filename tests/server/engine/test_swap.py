@@ -35,6 +35,8 @@ class House:
     def __init__(self, dtype, densities=(0.4, 0.1, 0.02, 0.9, 0.125, 0.003), seed=0):
         torch.manual_seed(seed)
         self.base = {name: (torch.randn(shape) * 0.05).to(dtype) for name, shape in SHAPES.items()}
+        for tensor in self.base.values():
+            tensor.view(-1)[::7] = -0.0  # to which nothing may be added where no weight is active
         self.resident = {name: tensor.clone() for name, tensor in self.base.items()}
         self.arena = Arena(self.resident)
         self.swap = Swap(self.arena)
