@@ -18,7 +18,7 @@ from bitswitch.core import Row
 _ENDS = {"text": ("last", last), "image": ("first", first)}
 """The token that the mean goes with: an encoder's separator, a vision transformer's class token."""
 STYLE = 0.4
-"""The length of a style vector beside the hidden state's, which is 1."""
+"""The length of a single text's style beside the hidden state's, which is 1."""
 
 
 def layer(base: Base) -> int:
@@ -28,10 +28,10 @@ def layer(base: Base) -> int:
 
 
 def recipe(base: Base) -> str:
-    """What `features` computes, e.g. ``hidden:3|mean+last|l2|style:0.4``: only equal recipes compare."""
+    """What `features` computes, e.g. ``hidden:3|mean+last|l2|style:0.4|pair:0.2``; equal ones compare."""
     name, _ = _ENDS[base.encoder.kind]
     hidden = f"hidden:{layer(base)}|mean+{name}|l2"
-    return f"{hidden}|style:{STYLE:g}" if base.encoder.kind == "text" else hidden
+    return f"{hidden}|style:{STYLE:g}|pair:{STYLE * style.PAIR:g}" if base.encoder.kind == "text" else hidden
 
 
 def dim(base: Base) -> int:

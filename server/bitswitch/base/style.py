@@ -1,4 +1,5 @@
-"""How a text is written, beside what it says: which kinds of characters follow each other.
+"""How an input is written, beside what it says: which kinds of characters follow each other, in one text
+or in two.
 
 Knows no model. A tokenizer that lowercases, as most small encoders' do, has thrown case away before the
 base sees a text, and with it much of what tells one application's traffic from another's.
@@ -17,8 +18,11 @@ _REMEMBERED = 4096
 _KINDS = ("lower", "lower, not ASCII", "upper", "digit", "space", "stop", "quote", "question", "other", "end")
 _END = len(_KINDS) - 1
 
-DIM = len(_KINDS) ** 2
-"""Values of a style vector: one per pair of kinds."""
+PAIR = 0.5
+"""The last value of a pair's style: a task of pairs is no single text's, whatever it says."""
+
+DIM = len(_KINDS) ** 2 + 1
+"""Values of a style vector: one per two kinds that follow each other, and `PAIR`."""
 
 
 def _kind(character: str) -> int:
@@ -47,19 +51,20 @@ _TABLE = _Kinds()
 
 
 def style(texts: Sequence[str]) -> NDArray[np.float32]:
-    """The square roots of the shares of the pairs of kinds of neighbouring characters, ends included.
+    """The square roots of the shares of the kinds of two neighbouring characters, ends included.
 
-    Roots give rare pairs some weight, and make the length 1 (the Hellinger kernel's map).
+    Roots give rare ones some weight, and make the length 1 (the Hellinger kernel's map). Behind them `PAIR`
+    for two texts, 0 for one.
 
     Args:
         texts: of one input: a text, or the two of a pair.
 
     Returns:
-        float32 (`DIM`,), of length 1.
+        float32 (`DIM`,), of length 1 but for the last.
     """
-    counts = np.zeros(DIM)
+    counts = np.zeros(DIM - 1)
     for text in texts:
         kinds = np.frombuffer(text[:_MOST_CHARS].translate(_TABLE).encode("latin-1"), np.uint8)
         framed = np.concatenate([[_END], kinds, [_END]])
-        counts += np.bincount(framed[:-1] * len(_KINDS) + framed[1:], minlength=DIM)
-    return np.asarray(np.sqrt(counts / counts.sum()), np.float32)
+        counts += np.bincount(framed[:-1] * len(_KINDS) + framed[1:], minlength=len(counts))
+    return np.append(np.sqrt(counts / counts.sum()), PAIR * (len(texts) > 1)).astype(np.float32)

@@ -42,4 +42,4 @@ def test_the_recipe_names_half_of_the_layers_rounded_up(tmp_path, layers, expect
     size = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 66}
     BertModel(BertConfig(num_hidden_layers=layers, **size)).save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)
-    assert recipe(load(tmp_path)) == f"hidden:{expected}|mean+last|l2|style:0.4"
+    assert recipe(load(tmp_path)) == f"hidden:{expected}|mean+last|l2|style:0.4|pair:0.2"

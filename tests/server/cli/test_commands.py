@@ -70,7 +70,7 @@ def test_make_inspect_eval(run, tiny_base, tiny_finetune, inputs, data, tmp_path
         "topic",
         switch.base.digest,
         "bank, film, spam",
-        "hidden:1|mean+last|l2|style:0.4",
+        "hidden:1|mean+last|l2|style:0.4|pair:0.2",
         "entropy bound",
         "0.93",
     ):
