@@ -60,7 +60,7 @@ def _offsets(line: Any, begin: int, count: int) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def apply(
+def apply_few(
     block: Any, bfloat16: bool, start: int, line: Any, slot: int, tensor: int, weight: Any, saved: Any
 ) -> None:
     """Save and write the few active weights of a block, for a mix of a single switch.
@@ -93,7 +93,7 @@ def _is_set(half: Any, i: int) -> Any:
 
 @njit(cache=True, nogil=True)
 def apply_many(block: Any, start: int, line: Any, slot: int, tensor: int, weight: Any, saved: Any) -> None:
-    """`apply` where many weights are active, in fp32: the block is saved and written in one go."""
+    """`apply_few` where many weights are active, in fp32: the block is saved and written in one go."""
     begin, _ = _place(line, slot)
     knobs, width = _knobs(line, tensor, start)
     planes = carray(pointer(line[0]), (begin + 2 * WORDS,), np.uint64)[begin:]

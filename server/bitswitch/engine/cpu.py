@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit, prange
 
 from bitswitch.engine.arena import BLOCK
-from bitswitch.engine.block import add, apply, apply_many, restore, write_few, write_many
+from bitswitch.engine.block import add, apply_few, apply_many, restore, write_few, write_many
 from bitswitch.engine.marks import FEW, WORDS
 
 PIECES = 64
@@ -82,7 +82,7 @@ def transition(
                 if slot >= 0:
                     line, start = table[i], block_start[n]
                     if few and switches == 1:
-                        apply(block, bfloat16, start, line, slot, block_tensor[n], mix_weights[i], saved)
+                        apply_few(block, bfloat16, start, line, slot, block_tensor[n], mix_weights[i], saved)
                     elif alone:
                         apply_many(block, start, line, slot, block_tensor[n], mix_weights[i], saved)
                     else:
