@@ -78,8 +78,9 @@ class Scheduler:
         """
         first = waiting[0][0]
         seconds = self._seconds(waiting)
-        ways = [self._in_place(waiting, first, resident, active, seconds)]
-        if overlays and any(job.request.mix != first.request.mix for job in _turns(waiting)):
+        mixed = overlays and any(job.request.mix != first.request.mix for job in _turns(waiting))
+        ways = [self._in_place(waiting, first, resident, active, seconds, leaves=mixed)]
+        if mixed:
             ways.append(self._overlaid(waiting, first, resident, active, seconds))
         speed, step = max(ways, key=lambda way: way[0])
         stay = self._stay(waiting, first, resident, active, seconds)
@@ -97,15 +98,26 @@ class Scheduler:
         return min(self._batch_tokens, self._costs.enough(LOSS, active=active))
 
     def _in_place(
-        self, waiting: Sequence[Sequence[Job]], first: Job, resident: Mix, active: int, seconds: float
+        self,
+        waiting: Sequence[Sequence[Job]],
+        first: Job,
+        resident: Mix,
+        active: int,
+        seconds: float,
+        *,
+        leaves: bool,
     ) -> tuple[float, Step]:
-        """Go to the first job's mix. The transition serves all who wait for it, in this step or the next."""
+        """Go to the first job's mix. The transition serves all who wait for it, in this step or the next.
+
+        Where the others could be overlaid (``leaves``), the way back to the base is part of the price.
+        """
         mix = first.request.mix
         company = [job for job in _turns(waiting) if job.request.mix == mix]
         tokens = _tokens(company)
         transition = self._costs.transition(active + first.active) if mix != resident else 0.0
         jobs = self._fill(first, company, self._batch_tokens, seconds - transition)
-        return tokens / (transition + self._costs.forward(tokens)), Step(jobs, mix)
+        back = self._costs.transition(first.active) if leaves else 0.0
+        return tokens / (transition + self._costs.forward(tokens) + back), Step(jobs, mix)
 
     def _overlaid(
         self, waiting: Sequence[Sequence[Job]], first: Job, resident: Mix, active: int, seconds: float

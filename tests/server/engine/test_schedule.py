@@ -59,6 +59,15 @@ def test_a_long_queue_for_one_mix_pays_back_its_transition():
     assert choose(scheduler(**costs), many).mix == A
 
 
+def test_the_way_back_is_part_of_the_price_where_others_could_be_overlaid():
+    # In place 48 tokens take 5.8 seconds and 1 for the way there, overlaid 52 take 6.2 and 1.7: slower by
+    # themselves, quicker than with 1 more for the way back.
+    costs = {"overlay": (0.0, 1.7 / 52_000), "transition": (1.0, 0.0)}
+    waiting = [*(job(f"a{i}", A) for i in range(12)), job("b", B)]
+    assert choose(scheduler(**costs), waiting).overlaid
+    assert not choose(scheduler(**costs), waiting, overlays=False).overlaid
+
+
 def test_the_first_is_passed_over_until_it_is_owed_its_transition():
     one = scheduler(forward=(1.0, 0.0), transition=(3.5, 0.0))
     waiting = [job("b", B), *(job(f"a{i}", A, rows=10) for i in range(3))]
