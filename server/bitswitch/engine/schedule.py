@@ -116,7 +116,7 @@ class Scheduler:
         tokens = _tokens(company)
         transition = self._costs.transition(active + first.active) if mix != resident else 0.0
         jobs = self._fill(first, company, self._batch_tokens, seconds - transition)
-        back = self._costs.transition(first.active) if leaves else 0.0
+        back = self._costs.transition(first.active) if leaves and mix else 0.0
         return tokens / (transition + self._costs.forward(tokens) + back), Step(jobs, mix)
 
     def _overlaid(
