@@ -17,7 +17,8 @@ import torch
 
 from bitswitch.engine.arena import Arena
 from bitswitch.engine.cuda_additions import CudaAdditions
-from bitswitch.engine.needs import Columns, Part
+from bitswitch.engine.mixes import Part
+from bitswitch.engine.needs import Columns
 from bitswitch.engine.planes import Planes
 from bitswitch_store.switch import BaseIdentity, Rule, Switch, TensorSwitch
 

@@ -22,7 +22,7 @@ from bitswitch.base.model import Base
 from bitswitch.cli.demo import demo_base
 from bitswitch.core import Mix, Row
 from bitswitch.engine.arena import Arena
-from bitswitch.engine.needs import Part
+from bitswitch.engine.mixes import Part
 from bitswitch.engine.overlay import Overlay
 from bitswitch.engine.planes import Planes
 from bitswitch.engine.swap import Swap

@@ -15,12 +15,8 @@ import torch
 T = TypeVar("T")
 
 
-class Additions(Protocol):
-    """What the rows of one forward pass add to the outputs of layers; made anew for each pass.
-
-    A switch's part of a weight is its knob times its sign, whatever dtype the weights have; it is multiplied
-    with the row's weight for the switch and summed in fp32. Padding gets nothing.
-    """
+class Lookups(Protocol):
+    """What the rows of one forward pass find in tables of embeddings; made anew for each pass."""
 
     @property
     def rows(self) -> int:
@@ -29,6 +25,23 @@ class Additions(Protocol):
     @property
     def longest(self) -> int:
         """Its tokens per row, padding included."""
+
+    def embedding(self, y: torch.Tensor, ids: torch.Tensor, *, tensor: int, block: int) -> torch.Tensor:
+        """Rows of a table with the parts of all rows' switches added.
+
+        Args:
+            y: (rows, longest, dim), what was looked up; may be written.
+            ids: (rows, longest), what was looked for.
+            tensor, block: the table's number in the arena, and its first block.
+        """
+
+
+class Additions(Lookups, Protocol):
+    """What the rows of one forward pass add to the outputs of layers.
+
+    A switch's part of a weight is its knob times its sign, whatever dtype the weights have; it is multiplied
+    with the row's weight for the switch and summed in fp32. Padding gets nothing.
+    """
 
     @property
     def norms(self) -> torch.Tensor:
@@ -64,15 +77,6 @@ class Additions(Protocol):
             per_token: whether they hold a vector per token of the padded batch; else one per row.
             tensor, block: the matrix's number in the arena, and its first block.
             bias: the bias's column, see `Columns`; -1 where it has none.
-        """
-
-    def embedding(self, y: torch.Tensor, ids: torch.Tensor, *, tensor: int, block: int) -> torch.Tensor:
-        """Rows of a table with the parts of all rows' switches added.
-
-        Args:
-            y: (rows, longest, dim), what was looked up; may be written.
-            ids: (rows, longest), what was looked for.
-            tensor, block: the table's number in the arena, and its first block.
         """
 
 

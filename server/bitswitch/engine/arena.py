@@ -2,14 +2,14 @@
 
 All switchable parameters are moved behind one another into one buffer and become views of it, so that
 one kernel call reaches every weight by one index. Each parameter starts on a block boundary, so a block
-of 4,096 weights belongs to exactly one parameter. Knows nothing of switches; writes no weight after
-the move.
+of 4,096 weights belongs to exactly one parameter. Tables that passes look up by rows (see `tables`) lie
+last, so that a transition may end before them. Knows nothing of switches; writes no weight after the move.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 
 import numpy as np
@@ -30,6 +30,7 @@ class Arena:
             device. Their storage is replaced by views of the arena; values and bits stay as they are.
         triton: whether Triton's kernels are to write it; by default on a CUDA device alone. True on the
             CPU serves who runs them in Triton's interpreter.
+        looked_up: the parameters that lie last, and that transitions leave at the base; on the CPU alone.
 
     Attributes:
         flat: the whole buffer, of the parameters' dtype and on their device, (size,).
@@ -37,12 +38,21 @@ class Arena:
         block_tensor: int32 (blocks,), which parameter a block belongs to.
         block_start: int64 (blocks,), index within that parameter of the block's first weight.
         first_block: by name, the block at which the parameter starts.
+        written: how many blocks a transition may write: all that lie before what is looked up.
 
     Raises:
-        ValueError: parameters of several dtypes or devices, or of one that is not supported.
+        ValueError: parameters of several dtypes or devices, or of one that is not supported; something is to
+            be looked up where Triton's kernels write.
     """
 
-    def __init__(self, parameters: Mapping[str, torch.Tensor], *, triton: bool | None = None) -> None:
+    def __init__(
+        self,
+        parameters: Mapping[str, torch.Tensor],
+        *,
+        triton: bool | None = None,
+        looked_up: Collection[str] = (),
+    ) -> None:
+        parameters = dict(sorted(parameters.items(), key=lambda named: named[0] in looked_up))
         dtypes = {parameter.dtype for parameter in parameters.values()}
         if len(dtypes) != 1 or not dtypes <= set(_NUMPY):
             names = ", ".join(sorted(str(dtype) for dtype in dtypes)) or "none"
@@ -56,18 +66,27 @@ class Arena:
         (self.dtype,) = dtypes
         (self.device,) = devices
         self.triton = self.device.type == "cuda" if triton is None else triton
+        if self.triton and looked_up:
+            raise ValueError(
+                f"Triton's kernels look nothing up: {', '.join(sorted(looked_up))} must be written"
+            )
         self.names = tuple(parameters)
         self.shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
         counts = [-(-parameter.numel() // BLOCK) for parameter in parameters.values()]
         self.block_tensor = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
         starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         self.first_block = dict(zip(self.names, starts[:-1].tolist(), strict=True))
+        self.written = min((self.first_block[name] for name in looked_up), default=self.blocks)
         self.block_start = (np.arange(starts[-1]) - np.repeat(starts[:-1], counts)) * BLOCK
         self.flat = torch.zeros(int(starts[-1]) * BLOCK, dtype=self.dtype, device=self.device)
         for name, parameter in parameters.items():
             home = self.home(name)
             home.copy_(parameter.detach())
             parameter.data = home
+
+    def write_all(self) -> None:
+        """Let transitions write what was to be looked up too; before there is a switch or a `Swap`."""
+        self.written = self.blocks
 
     def home(self, name: str) -> torch.Tensor:
         """Where a parameter's weights lie: a view of the buffer, in its shape."""

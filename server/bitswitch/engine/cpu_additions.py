@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numba import get_num_threads, set_num_threads
+from numba import get_num_threads
 from numpy.typing import NDArray
 
 from bitswitch.engine import lookup, product
 from bitswitch.engine.additions import Latest
-from bitswitch.engine.needs import Columns, Needs, Part, Tiles
-
-_WAKING = 1.5e-4
-"""Seconds of work that are worth a second thread: it sleeps, and takes a third as long to wake up."""
+from bitswitch.engine.cpu_lookups import CpuLookups
+from bitswitch.engine.mixes import Part
+from bitswitch.engine.needs import Columns, Needs, Tiles
+from bitswitch.engine.threads import threads
 
 _SUM, _MARK, _NORM = 3e-10, 2e-11, 2e-10
 """Seconds, roughly, for: a number added to a layer's output; a token times an active weight; a number
 normalized.
 """
-
-
-@contextmanager
-def _threads(seconds: float) -> Iterator[None]:
-    """All threads, for work that takes so long; for less, this one alone."""
-    most = get_num_threads()
-    if seconds < _WAKING:
-        set_num_threads(1)
-    try:
-        yield
-    finally:
-        set_num_threads(most)
 
 
 class Room:
@@ -78,7 +65,9 @@ class CpuAdditions:
         self._needs = Needs(lengths, parts, columns, get_num_threads())
         self._room = room
         self._latest: Latest[_Laid] = Latest()
-        self.rows, self.longest, self.norms = self._needs.rows, self._needs.longest, self._needs.norms
+        self._lookups = CpuLookups(self._needs.mixes)
+        self.rows, self.longest = self._lookups.rows, self._lookups.longest
+        self.norms = self._needs.norms
 
     def moves(self, row: int, column: int, count: int) -> torch.Tensor:
         """See `Additions`."""
@@ -91,7 +80,7 @@ class CpuAdditions:
         """See `Additions`."""
         # One kernel, where torch takes two: each of them has to wake a thread.
         result = torch.empty(x.shape)
-        with _threads(x.numel() * _NORM):
+        with threads(x.numel() * _NORM):
             lookup.normalize(
                 result.numpy(),
                 x.float().contiguous().numpy(),
@@ -110,7 +99,7 @@ class CpuAdditions:
         sums = y.float().contiguous().view(-1, y.shape[-1])
         given = sums if laid.filled else x.float().reshape(-1, x.shape[-1]).contiguous()
         tiles = laid.tiles
-        with _threads(sums.numel() * _SUM + needs.work * x.shape[-1] * y.shape[-1] * _MARK):
+        with threads(sums.numel() * _SUM + needs.work * x.shape[-1] * y.shape[-1] * _MARK):
             product.add_linear(
                 sums.numpy(),
                 given.numpy(),
@@ -123,7 +112,7 @@ class CpuAdditions:
                 tiles.widths,
                 tiles.switches,
                 tiles.bounds,
-                needs.table,
+                needs.mixes.table,
                 tensor,
                 block,
                 needs.vectors,
@@ -134,20 +123,7 @@ class CpuAdditions:
 
     def embedding(self, y: torch.Tensor, ids: torch.Tensor, *, tensor: int, block: int) -> torch.Tensor:
         """See `Additions`."""
-        needs = self._needs
-        sums = y.float()
-        lookup.add_embedding(
-            sums.numpy(),
-            ids.long().contiguous().numpy(),
-            needs.lengths,
-            needs.part_starts,
-            needs.part_switches,
-            needs.part_weights,
-            needs.table,
-            tensor,
-            block,
-        )
-        return sums.to(y.dtype)
+        return self._lookups.embedding(y, ids, tensor=tensor, block=block)
 
     def _lay(self, x: torch.Tensor, per_token: bool) -> _Laid:
         """How the lanes of ``x`` are dealt, and room for them."""

@@ -45,10 +45,12 @@ class CpuKernel:
 
     Args:
         arena: the weights, on the CPU, at the base.
+        blocks: how many of its blocks are written.
     """
 
-    def __init__(self, arena: Arena) -> None:
+    def __init__(self, arena: Arena, blocks: int) -> None:
         self._arena = arena
+        self._blocks = blocks
         self._resting = Journal(
             slots=np.full(arena.blocks, -1, np.int32),
             counts=np.empty(0, np.int32),
@@ -100,7 +102,7 @@ class CpuKernel:
         cpu.transition(
             arena.weights,
             arena.bfloat16,
-            arena.block_tensor,
+            arena.block_tensor[: self._blocks],
             arena.block_start,
             old.slots,
             old.counts,
@@ -125,13 +127,14 @@ class CpuKernel:
             return self._resting
         if len(planes) == 1:  # the switch's own offsets serve
             (one,) = planes
-            places = one.starts.astype(np.int64) * 4
-            return self._room(one.slots, one.counts, places, one.marks.view(np.uint16))
+            written = np.searchsorted(one.blocks, self._blocks)
+            places = one.starts[:written].astype(np.int64) * 4
+            return self._room(one.slots, one.counts[:written], places, one.marks.view(np.uint16))
         # At most so many, since their weights may coincide: the kernel puts the true counts in.
         most = np.zeros(self._arena.blocks, np.int32)
         for one in planes:
             most[one.blocks] += one.counts
-        blocks = np.flatnonzero(most)
+        blocks = np.flatnonzero(most[: self._blocks])
         slots = np.full(self._arena.blocks, -1, np.int32)
         slots[blocks] = np.arange(len(blocks), dtype=np.int32)
         counts = most[blocks]

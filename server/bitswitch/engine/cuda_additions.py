@@ -22,7 +22,8 @@ from bitswitch.engine import cuda_lookup, cuda_product
 from bitswitch.engine.additions import Latest
 from bitswitch.engine.arena import BLOCK, Arena
 from bitswitch.engine.cuda_kernel import current
-from bitswitch.engine.needs import Columns, Part
+from bitswitch.engine.mixes import Part
+from bitswitch.engine.needs import Columns
 
 OUTPUTS: int = cuda_product.OUTPUTS.value
 TOKENS: int = cuda_product.TOKENS.value

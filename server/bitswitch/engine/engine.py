@@ -26,6 +26,7 @@ from bitswitch.engine.ready import ReadySwitch
 from bitswitch.engine.residency import Residency
 from bitswitch.engine.runner import Runner
 from bitswitch.engine.state import Condition, EngineState, Verdict
+from bitswitch.engine.tables import large_tables
 from bitswitch.errors import BitswitchError, InvalidSwitchError, UnavailableError
 from bitswitch_store.switch import Switch, SwitchError
 
@@ -66,7 +67,7 @@ class Engine:
         self._base = base
         self._fetch = fetch
         self._heads = Heads(base)
-        self._arena = Arena(base.parameters)
+        self._arena = Arena(base.parameters, looked_up=large_tables(base))
         self._runner = Runner(base, self._arena, batch_tokens=batch_tokens, batch_rows=batch_rows)
         self._queue = Queue(limit=queue_limit)
         self._residency = Residency(self._build, budget=resident_bytes)

@@ -11,7 +11,7 @@ from functools import cached_property
 
 from bitswitch.base.heads import ClassificationHead
 from bitswitch.core import Request, Result
-from bitswitch.engine.needs import Part
+from bitswitch.engine.mixes import Part
 from bitswitch.engine.ready import ReadySwitch
 from bitswitch.errors import DeadlineExceededError
 

@@ -11,12 +11,15 @@ import numpy as np
 from numba import carray, njit, prange
 
 from bitswitch.engine.arena import BLOCK
-from bitswitch.engine.bits import pointer
+from bitswitch.engine.bits import narrow, pointer, widen
 from bitswitch.engine.knobs import knob
 from bitswitch.engine.marks import signed
 from bitswitch.engine.reading import block_of, first_slot, knobs_of, offsets_of
 
 _OFFSET = BLOCK - 1
+
+_PIECES = 8
+"""Into how many pieces the tokens are cut, for the threads to share; each has its scratch."""
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -47,9 +50,32 @@ def expand(vectors: Any, table: Any, tensors: Any, first_blocks: Any, columns: A
                     vectors[s, columns[i] + place] = signed(step, offsets[j])
 
 
+@njit(cache=True, nogil=True)
+def _add_row(
+    total: Any, touched: Any, begin: int, line: Any, weight: Any, tensor: int, first_block: int, room: Any
+) -> None:
+    """Add one switch's part of the table's row that starts at its weight ``begin`` to ``total``, float32
+    (dim,), and its weights to ``touched``, bool (dim,).
+    """
+    end = begin + len(total)
+    for slot in range(first_slot(line, first_block + begin // BLOCK), line[7]):
+        start = (block_of(line, slot) - first_block) * BLOCK
+        if start >= end:
+            break
+        address, first, last = offsets_of(line, slot, max(begin - start, 0), min(end - start, BLOCK), room)
+        knobs, width = knobs_of(line, tensor, end)
+        offsets = carray(pointer(address), (last,), np.uint16)
+        step = weight * knob(knobs, begin // width)
+        for j in range(first, last):
+            column = start + (offsets[j] & _OFFSET) - begin
+            total[column] += signed(step, offsets[j])
+            touched[column] = True
+
+
 @njit(cache=True, nogil=True, parallel=True)
 def add_embedding(
     y: Any,
+    bfloat16: bool,
     ids: Any,
     lengths: Any,
     part_starts: Any,
@@ -59,36 +85,39 @@ def add_embedding(
     tensor: int,
     first_block: int,
 ) -> None:
-    """Add the switches' parts of the rows looked up in an embedding table to what was looked up.
+    """Set the rows looked up in an embedding table to what a transition would have written there.
+
+    To the bit: the arithmetic is the weight contract's, see `block`.
 
     Args:
-        y: float32 (rows, longest, dim).
+        y: float32 or uint16 (rows, longest, dim): the base's rows of the table, as it is stored.
+        bfloat16: whether uint16 weights are bf16.
         ids: int64 (rows, longest).
-        lengths: int64 (rows,), tokens of a row.
+        lengths: int64 (rows,), tokens of a row; those behind stay as they are.
         part_starts: int64 (rows + 1,), where a row's parts begin.
         part_switches, part_weights: int64 and float32 (parts,).
-        table, tensor, first_block: see `add_linear`.
+        table: int64 (switches, 9), see `reading`.
+        tensor, first_block: the matrix's number in the arena, and its first block.
     """
-    dim = y.shape[2]
-    for r in prange(len(lengths)):
+    rows, longest, dim = y.shape
+    tokens = rows * longest
+    for piece in prange(_PIECES):
         room = np.empty(BLOCK, np.uint16)
-        for p in range(part_starts[r], part_starts[r + 1]):
-            line, weight = table[part_switches[p]], part_weights[p]
-            for t in range(lengths[r]):
-                begin, end = ids[r, t] * dim, (ids[r, t] + 1) * dim
-                for slot in range(first_slot(line, first_block + begin // BLOCK), line[7]):
-                    start = (block_of(line, slot) - first_block) * BLOCK
-                    if start >= end:
-                        break
-                    address, first, last = offsets_of(
-                        line, slot, max(begin - start, 0), min(end - start, BLOCK), room
-                    )
-                    knobs, width = knobs_of(line, tensor, end)
-                    offsets = carray(pointer(address), (last,), np.uint16)
-                    step = weight * knob(knobs, begin // width)
-                    for j in range(first, last):
-                        column = start + (offsets[j] & _OFFSET) - begin
-                        y[r, t, column] += signed(step, offsets[j])
+        total = np.zeros(dim, np.float32)
+        touched = np.zeros(dim, np.bool_)
+        for n in range(tokens * piece // _PIECES, tokens * (piece + 1) // _PIECES):
+            r, t = n // longest, n % longest
+            if t >= lengths[r] or part_starts[r] == part_starts[r + 1]:
+                continue
+            for p in range(part_starts[r], part_starts[r + 1]):
+                line, weight = table[part_switches[p]], part_weights[p]
+                _add_row(total, touched, ids[r, t] * dim, line, weight, tensor, first_block, room)
+            for i in range(dim):
+                if touched[i]:
+                    base = y[r, t, i]
+                    y[r, t, i] = narrow(widen(base, bfloat16) + total[i], base, bfloat16)
+                total[i] = np.float32(0.0)
+                touched[i] = False
 
 
 @njit(cache=True, nogil=True, parallel=True, fastmath={"reassoc", "contract"})

@@ -19,17 +19,8 @@ from numpy.typing import NDArray
 from bitswitch.engine.arena import BLOCK, Arena
 from bitswitch.engine.lanes import LANES
 from bitswitch.engine.lookup import expand
-from bitswitch.engine.planes import Planes
+from bitswitch.engine.mixes import Mixes, Part
 from bitswitch.engine.product import WIDEST
-
-
-@dataclass(frozen=True)
-class Part:
-    """One switch of a row's mix."""
-
-    planes: Planes
-    weight: float
-
 
 Share = dict[int, list[tuple[int, int, float]]]
 """One thread's work: for a switch, the runs of places that need it: the first, how many, and their weight."""
@@ -93,7 +84,7 @@ class Columns:
         start: by name, the first column.
         norms: columns of all ``norms``.
         size: columns in all.
-        weights: of the arena.
+        weights: of the arena, but for those that it has looked up.
     """
 
     def __init__(self, arena: Arena, norms: Sequence[str], others: Sequence[str]) -> None:
@@ -105,7 +96,7 @@ class Columns:
         self._tensors = np.array([arena.names.index(name) for name in names], np.int64)
         self._first_blocks = np.array([arena.first_block[name] for name in names], np.int64)
         self._ends = ends
-        self.weights = arena.blocks * BLOCK
+        self.weights = arena.written * BLOCK
 
     def spots(self, length: int) -> NDArray[np.int64]:
         """Where they lie, cut into blocks of ``length``: int64 (blocks, 4), see `cuda_lookup.SPOT`."""
@@ -128,7 +119,7 @@ class Columns:
 
 
 class Needs:
-    """The needs of one pass; at least one row has a part.
+    """The needs of one overlaid pass; at least one row has a part.
 
     Args:
         lengths: tokens of each row.
@@ -137,9 +128,7 @@ class Needs:
         threads: that share the work.
 
     Attributes:
-        rows, longest: the padded batch's shape.
-        table: int64 (switches, 9), see `lookup.expand`; valid while self lives.
-        lengths, part_starts, part_switches, part_weights: see `lookup.add_embedding`.
+        mixes: the rows' switches.
         vectors: float32 (switches, size), what each switch adds to small parameters.
         work: tokens times the share of weights that a switch touches, the reading of its marks included.
         shares: float32 tensor (rows, switches), the weights of each row's mix.
@@ -149,39 +138,34 @@ class Needs:
     def __init__(
         self, lengths: Sequence[int], parts: Sequence[Sequence[Part]], columns: Columns, threads: int
     ) -> None:
-        self.rows, self.longest = len(lengths), max(lengths)
-        self._planes = list({id(part.planes): part.planes for row in parts for part in row}.values())
-        number = {id(planes): i for i, planes in enumerate(self._planes)}
-        self.table = np.array([_line(planes) for planes in self._planes], np.int64)
-        self.lengths = np.array(lengths, np.int64)
-        self.part_starts = np.cumsum([0, *(len(row) for row in parts)], dtype=np.int64)
-        self.part_switches = np.array([number[id(part.planes)] for row in parts for part in row], np.int64)
-        self.part_weights = np.array([part.weight for row in parts for part in row], np.float32)
-        self.vectors = columns.expand(self.table)
-        owners = np.repeat(np.arange(self.rows), np.diff(self.part_starts))
-        shares = np.zeros((self.rows, len(self._planes)), np.float32)
-        np.add.at(shares, (owners, self.part_switches), self.part_weights)
+        mixes = self.mixes = Mixes(lengths, parts)
+        self.vectors = columns.expand(mixes.table)
+        owners = np.repeat(np.arange(mixes.rows), np.diff(mixes.part_starts))
+        shares = np.zeros((mixes.rows, len(mixes.planes)), np.float32)
+        np.add.at(shares, (owners, mixes.part_switches), mixes.part_weights)
         self.shares = torch.from_numpy(shares)
         # Not numpy's product: the threads of its own that it starts spin beside torch's for long after.
         self.norms = self.shares @ torch.from_numpy(self.vectors[:, : columns.norms])
-        self._uses = [
-            [(number[id(part.planes)], max(part.planes.active, 1), part.weight) for part in row]
-            for row in parts
+        active = [max(planes.active, 1) for planes in mixes.planes]
+        uses = [
+            (switch, active[switch], weight)
+            for switch, weight in zip(mixes.part_switches.tolist(), mixes.part_weights.tolist(), strict=True)
         ]
+        self._uses = [uses[start:end] for start, end in pairwise(mixes.part_starts.tolist())]
         self._threads = threads
         tokens = sum(n * active for n, row in zip(lengths, self._uses, strict=True) for _, active, _ in row)
-        read = _READING * sum(planes.active for planes in self._planes)
+        read = _READING * sum(planes.active for planes in mixes.planes)
         self.work = (tokens + read) / columns.weights
 
     @cached_property
     def by_token(self) -> Tiles:
         """The tiles where a layer's input has a vector per token."""
-        return Tiles.of(self._shares(self.lengths.tolist(), self.longest))
+        return Tiles.of(self._shares(self.mixes.lengths.tolist(), self.mixes.longest))
 
     @cached_property
     def by_row(self) -> Tiles:
         """The tiles where it has one per row."""
-        return Tiles.of(self._shares([1] * self.rows, 1))
+        return Tiles.of(self._shares([1] * self.mixes.rows, 1))
 
     def _shares(self, lengths: Sequence[int], apart: int) -> list[Share]:
         """The work of each thread; the rows' first places are ``apart``.
@@ -189,7 +173,9 @@ class Needs:
         A place is one thread's with all its switches, so that no two threads add to it. Rows of one switch
         come one after another: a thread reads it once for all of its own.
         """
-        rows = sorted((row for row in range(self.rows) if self._uses[row]), key=lambda row: self._uses[row])
+        rows = sorted(
+            (row for row in range(self.mixes.rows) if self._uses[row]), key=lambda row: self._uses[row]
+        )
         reading = {switch: active * _READING for row in rows for switch, active, _ in self._uses[row]}
         work = sum(lengths[row] * active for row in rows for _, active, _ in self._uses[row])
         fair = (sum(reading.values()) + work) / self._threads
@@ -211,12 +197,3 @@ class Needs:
                 start += count
                 left -= fixed + count * cost
         return shares
-
-
-def _line(planes: Planes) -> list[int]:
-    return [
-        *planes.addresses.tolist(),
-        planes.blocks.ctypes.data,
-        len(planes.blocks),
-        planes.slots.ctypes.data,
-    ]

@@ -1,20 +1,17 @@
 """Mixed batches: one forward pass for rows of different mixes, the resident weights at the base throughout.
 
 The base's products are computed once for all rows; each row gets its own switches' parts added, linear
-layer by linear layer, looked-up row by looked-up row. What runs is a twin of the model: modules of its
-own, the same parameters. So nothing is ever hooked onto the model, and nothing has to be taken off it.
+layer by linear layer, looked-up row by looked-up row. What runs is a twin of the model (see `twin`).
 Knows nothing of requests, heads or queues; writes no weight.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 import torch
-from transformers import PreTrainedModel
 
 from bitswitch.base.model import Base, Hidden
 from bitswitch.core import Row
@@ -23,8 +20,10 @@ from bitswitch.engine.additions import Additions
 from bitswitch.engine.arena import Arena
 from bitswitch.engine.cpu_additions import CpuAdditions, Room
 from bitswitch.engine.layers import Embedding, Layer, Linear, Norm, Pass, Stage, Whole
-from bitswitch.engine.needs import Columns, Part
+from bitswitch.engine.mixes import Part
+from bitswitch.engine.needs import Columns
 from bitswitch.engine.rehearsal import rehearse_additions
+from bitswitch.engine.twin import twin
 
 
 class Overlay:
@@ -43,7 +42,7 @@ class Overlay:
         self._stage = Stage()
         self.reason: str | None = None
         try:
-            self._twin = replace(base, model=_twin(base.model))
+            self._twin = replace(base, model=twin(base.model))
             self._layers, columns = _install(base.parameters, self._twin.model, self._stage, arena)
             self._begin = _additions(arena, columns)
             self._try(arena)
@@ -119,14 +118,8 @@ def _additions(
     return partial(CudaAdditions, columns=columns, arena=arena)
 
 
-def _twin(model: PreTrainedModel) -> PreTrainedModel:
-    """The same model in modules of its own, with the very same parameters and buffers."""
-    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    return copy.deepcopy(model, shared)
-
-
 def _install(
-    parameters: Mapping[str, torch.Tensor], twin: torch.nn.Module, stage: Stage, arena: Arena
+    parameters: Mapping[str, torch.Tensor], model: torch.nn.Module, stage: Stage, arena: Arena
 ) -> tuple[dict[str, Layer], Columns]:
     """Put overlaid layers in the place of the modules that hold switchable weights.
 
@@ -136,7 +129,7 @@ def _install(
     names = {id(parameter): name for name, parameter in parameters.items()}
     held: dict[str, tuple[torch.nn.Module, dict[str, str]]] = {}
     left, within = set(parameters), "."  # no module's place begins so
-    for place, module in twin.named_modules(remove_duplicate=False):
+    for place, module in model.named_modules(remove_duplicate=False):
         if place.startswith(within):
             continue
         own = {kind: names[id(p)] for kind, p in module.named_parameters(recurse=False) if id(p) in names}
@@ -168,7 +161,7 @@ def _install(
     columns = Columns(arena, norms, others)
     layers = {place: _layer(module, own, stage, arena, columns) for place, (module, own) in held.items()}
     for place, layer in layers.items():
-        twin.set_submodule(place, layer)
+        model.set_submodule(place, layer)
     return layers, columns
 
 

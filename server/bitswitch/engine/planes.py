@@ -49,7 +49,7 @@ class Planes:
         knob_start: int64 (parameters,), where a parameter's knobs begin.
         width: int64 (parameters,), how many weights of a parameter share a knob.
         slots: int32 (the arena's blocks,), where a block lies in ``blocks``; -1 where it does not.
-        active: how many weights are active in all.
+        active: how many weights are active, but for those that the arena has looked up.
         room: how many base values a journal of this switch alone saves.
 
     Raises:
@@ -90,7 +90,7 @@ class Planes:
             self.knobs = narrowest(self.knobs)
         self.slots: Array = np.full(arena.blocks, -1, np.int32)
         self.slots[self.blocks] = np.arange(len(self.blocks), dtype=np.int32)
-        self.active = int(self.counts.sum(dtype=np.int64))
+        self.active = int(self.counts[self.blocks < arena.written].sum(dtype=np.int64))
         self.room = int(np.where(self.counts <= marks.FEW, self.counts, BLOCK).sum(dtype=np.int64))
         if arena.triton:
             for name in _ARRAYS:

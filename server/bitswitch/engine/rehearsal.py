@@ -19,7 +19,8 @@ from bitswitch.engine.arena import Arena
 from bitswitch.engine.cpu_additions import CpuAdditions, Room
 from bitswitch.engine.cpu_kernel import CpuKernel
 from bitswitch.engine.kernel import Kernel
-from bitswitch.engine.needs import Columns, Part
+from bitswitch.engine.mixes import Part
+from bitswitch.engine.needs import Columns
 from bitswitch.engine.planes import Planes
 from bitswitch_store.switch import BaseIdentity, Rule, Switch, TensorSwitch
 
@@ -57,7 +58,7 @@ def rehearse(make: Callable[[Arena], Kernel], device: torch.device, dtype: torch
     """
     here, own = _side(torch.device("cpu"), dtype, triton=False)
     there, theirs = _side(device, dtype, triton=True)
-    judge, judged = CpuKernel(here), make(there)
+    judge, judged = CpuKernel(here, here.blocks), make(there)
     for mix in MIXES:
         weights = [weight for _, weight in mix]
         judge.transition([own[i] for i, _ in mix], weights)

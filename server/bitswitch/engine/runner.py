@@ -23,10 +23,12 @@ from bitswitch.engine.batch import Answer, Batch
 from bitswitch.engine.costs import Costs, Line
 from bitswitch.engine.job import Job
 from bitswitch.engine.memory import lacks_memory, no_memory
+from bitswitch.engine.mixes import Part
 from bitswitch.engine.overlay import Overlay
 from bitswitch.engine.schedule import Scheduler, Step
 from bitswitch.engine.state import Verdict
 from bitswitch.engine.swap import Swap
+from bitswitch.engine.tables import Tables
 from bitswitch.errors import BitswitchError, NotFiniteError, UnavailableError
 
 _log = logging.getLogger(__name__)
@@ -58,6 +60,7 @@ class Runner:
         self._batch_rows = batch_rows
         self._loaded = base.digest()
         self._costs = Costs(forward=_measured(base))
+        self._tables = Tables(base, arena)  # it may settle that all is written
         self._overlay = Overlay(base, arena)
         self._scheduler = Scheduler(self._costs, batch_tokens=batch_tokens, batch_rows=batch_rows)
         self.swap = Swap(arena)
@@ -70,6 +73,8 @@ class Runner:
         self.swap.warm_up()
         if self._overlay.reason is not None:
             _log.info("no mixed batches: %s", self._overlay.reason)
+        if self._tables.reason is not None:
+            _log.info("tables of embeddings are written whole: %s", self._tables.reason)
 
     def choose(self, waiting: Sequence[Sequence[Job]]) -> Step:
         """The next step; see `Scheduler.choose`."""
@@ -158,15 +163,17 @@ class Runner:
         def forward(rows: Sequence[Row], owners: Sequence[int]) -> Hidden:
             if jobs[owners[0]].request.want is Want.FEATURES:
                 return self._base.forward_lower(rows)
-            return self._overlay_pass(rows, [jobs[o] for o in owners]) if overlaid else self._pass(rows)
+            if overlaid:
+                return self._overlay_pass(rows, [jobs[o] for o in owners])
+            return self._pass(rows, jobs[owners[0]].parts)
 
         batch = Batch(self._base, [job.request for job in jobs], [job.head for job in jobs], forward)
         tokens = self._scheduler.enough(jobs, overlaid=overlaid)
         return batch.run(tokens=tokens, rows=self._batch_rows, waste=self._costs.waste())
 
-    def _pass(self, rows: Sequence[Row]) -> Hidden:
+    def _pass(self, rows: Sequence[Row], parts: Sequence[Part]) -> Hidden:
         begun = time.perf_counter()
-        hidden = self._base.forward(rows)
+        hidden = self._tables.forward(rows, parts)
         self._base.wait()
         self._costs.forward.observe(_padded(rows), time.perf_counter() - begun)
         return hidden

@@ -26,22 +26,23 @@ class Swap:
 
     Args:
         arena: the weights, at the base.
+        whole: whether to write what is to be looked up as well; by default it stays at the base.
 
     Attributes:
         mix: what the weights are set to.
-        active: how many weights that touches, a weight counted for each switch that does.
+        active: how many weights that touches, see `Planes`, a weight counted for each switch that does.
         transitions: how many there have been.
 
     Raises:
         ValueError: the arena is on a device whose kernels cannot be had here.
     """
 
-    def __init__(self, arena: Arena) -> None:
+    def __init__(self, arena: Arena, *, whole: bool = False) -> None:
         self.arena = arena
         self.mix = Mix()
         self.active = 0
         self.transitions = 0
-        self._kernel = _kernel(arena)
+        self._kernel = _kernel(arena, arena.blocks if whole else arena.written)
 
     @property
     def torn(self) -> bool:
@@ -108,9 +109,9 @@ class Swap:
         self.transitions += 1
 
 
-def _kernel(arena: Arena) -> Kernel:
+def _kernel(arena: Arena, blocks: int) -> Kernel:
     if not arena.triton:
-        return CpuKernel(arena)
+        return CpuKernel(arena, blocks)
     try:
         from bitswitch.engine.cuda_kernel import CudaKernel  # noqa: PLC0415 - Triton is an extra
     except ImportError as error:

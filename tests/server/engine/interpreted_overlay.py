@@ -13,7 +13,8 @@ from bitswitch.engine import overlay as overlay_module
 from bitswitch.engine import rehearsal
 from bitswitch.engine.arena import Arena
 from bitswitch.engine.cuda_additions import CudaAdditions
-from bitswitch.engine.overlay import Overlay, Part
+from bitswitch.engine.mixes import Part
+from bitswitch.engine.overlay import Overlay
 from bitswitch.engine.planes import Planes
 from switches import random_switch
 from tiny import make_base

@@ -5,7 +5,8 @@ import pytest
 
 from bitswitch.base.load import load
 from bitswitch.engine.arena import Arena
-from bitswitch.engine.needs import Columns, Needs, Part
+from bitswitch.engine.mixes import Part
+from bitswitch.engine.needs import Columns, Needs
 from bitswitch.engine.planes import Planes
 from switches import random_switch
 from tiny import make_base

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from bitswitch.base.load import load
 from bitswitch.core import Mix, Row
 from bitswitch.engine.arena import Arena
-from bitswitch.engine.overlay import Overlay, Part
+from bitswitch.engine.mixes import Part
+from bitswitch.engine.overlay import Overlay
 from bitswitch.engine.planes import Planes
 from bitswitch.engine.swap import Swap
 from switches import random_switch

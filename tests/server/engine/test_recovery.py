@@ -139,7 +139,7 @@ def test_memory_that_is_missing_before_the_first_write_costs_one_request(engine,
 
 
 def test_memory_that_runs_out_in_the_forward_pass_costs_one_request(engine, monkeypatch):
-    def no_room(_):
+    def no_room(*_):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
 
     with monkeypatch.context() as patch:
@@ -173,7 +173,7 @@ def test_an_error_in_the_loop_is_survived(engine, monkeypatch, error, caplog):
 
 def test_an_error_outside_of_exceptions_reaches_those_it_met(engine, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(engine._runner, "_pass", lambda _: (_ for _ in ()).throw(SystemExit(1)))
+        patch.setattr(engine._runner, "_pass", lambda *_: (_ for _ in ()).throw(SystemExit(1)))
         with pytest.raises(UnavailableError, match="engine failed"):
             engine.submit(request(engine, MIXES[1])).result(30)
     until(lambda: engine.state().ready)
