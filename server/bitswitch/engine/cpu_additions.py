@@ -24,15 +24,19 @@ normalized.
 
 
 class Room:
-    """Memory for tiles, kept from pass to pass: fresh memory costs more than what is done in it."""
+    """Memory for tiles, kept from pass to pass: fresh memory costs more than what is done in it.
+
+    It begins where a cache line does, as torch's does and numpy's does not. A vector that lies in two lines
+    takes twice as long to read.
+    """
 
     def __init__(self) -> None:
-        self._floats = np.empty(0, np.float32)
+        self._floats = torch.empty(0).numpy()
 
     def __call__(self, size: int) -> NDArray[np.float32]:
         """At least so many floats; valid until it is asked again."""
         if self._floats.size < size:
-            self._floats = np.empty(size, np.float32)
+            self._floats = torch.empty(size).numpy()
         return self._floats
 
 

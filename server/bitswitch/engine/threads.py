@@ -14,9 +14,11 @@ _WAKING = 1.5e-4
 @contextmanager
 def threads(seconds: float) -> Iterator[None]:
     """All threads, for work that takes so long on one; for less, this one alone."""
+    if seconds >= _WAKING:
+        yield
+        return
     most = get_num_threads()
-    if seconds < _WAKING:
-        set_num_threads(1)
+    set_num_threads(1)
     try:
         yield
     finally:
