@@ -50,7 +50,7 @@ class Outcome:
 
     Attributes:
         latencies: seconds from sending to the answer's last byte, per client, in order.
-        rate: answers per second.
+        rate: answers per second: of each client by the time that it waited for them, as it did nothing else.
         cpu: share of one core that the generator itself took.
     """
 
@@ -132,10 +132,13 @@ async def _run(plan: Plan) -> Outcome:
     if failed.done():
         failed.result()
     failed.cancel()
-    spans = [[span for span in client.times if started <= span[1] <= ended] for client in clients]
+    latencies = [
+        [stop - start for start, stop in client.times if started <= stop <= ended] for client in clients
+    ]
     return Outcome(
-        latencies=[[stop - start for start, stop in own] for own in spans],
-        rate=sum(map(len, spans)) / (ended - started),
+        latencies=latencies,
+        # Not by the window: it holds all or none of the answers that a step gives at once.
+        rate=sum(len(own) / sum(own) for own in latencies),
         cpu=busy / (ended - started),
     )
 
