@@ -2,8 +2,7 @@
 
 A table has a row for every word there is, and a pass reads a few of them. So a transition leaves it alone,
 and each pass sets the rows that it looks up to what a transition would have written there, to the bit. What
-runs is a twin of the model (see `twin`). Knows nothing of requests, heads or
-queues; writes no weight.
+runs is a twin of the model (see `twin`). Knows nothing of requests, heads or queues; writes no weight.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ ROWS = 8192
 def large_tables(base: Base) -> dict[str, str]:
     """Where in the model each table lies that may be looked up, by its parameter's name.
 
-    None on a device: there a transition is one launch, whatever it writes.
+    None on a device, whose kernels write all.
     """
     names = {id(parameter): name for name, parameter in base.parameters.items()}
     uses = Counter(id(p) for _, p in base.model.named_parameters(remove_duplicate=False))
