@@ -41,6 +41,6 @@ def draw(chart: Chart, path: Path) -> None:
                 scale("log", base=2) if axis is axes.xaxis else scale("log")
                 axis.set_major_formatter(lambda value, _: f"{value:.3g}")
         if chart.from_zero and not chart.log_y:
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.05 * axes.dataLim.ymax)
         axes.legend(frameon=False)
         FigureCanvasSVG(figure).print_svg(path, metadata={"Date": None})

@@ -146,7 +146,12 @@ class _Bench:
         columns = ("switches", *map(str, counts))
         self._report.tables.append(Table("Uniform traffic, 64 clients", columns, rows))
         chart = Chart(
-            "throughput", "Throughput over HTTP, 64 clients", "switches", "requests per second", curves
+            "throughput",
+            "Throughput over HTTP, 64 clients",
+            "switches",
+            "requests per second",
+            curves,
+            log_x=True,
         )
         self._report.charts.append(chart)
 
