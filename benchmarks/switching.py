@@ -3,36 +3,25 @@
 In one process, all sides in every round. Rivals: copying all the base's weights (memcpy); the paper's
 released way, which keeps a dense fp32 task vector per task and writes θ + Σ wτ back; ``load_state_dict`` of a
 full checkpoint that is held in memory or lies on disk; PEFT's LoRA, merged or only selected.
-
-Ours is what the engine does: large tables of embeddings are not written but read at the mix, so that each
-transition here is followed by looking up what a request of `_TOKENS` tokens does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch.nn import functional
 
 from benchmarks.report import Bar, Report, Table
+from benchmarks.resident import TOKENS, Resident
 from benchmarks.rivals.environment import RivalUnavailableError
 from benchmarks.rivals.peer import lora
 from benchmarks.setting import Run, Setting, medians
-from benchmarks.switches import random_switch
 from bitswitch.base.load import load
 from bitswitch.base.model import Base
-from bitswitch.core import Mix
-from bitswitch.engine.arena import Arena
-from bitswitch.engine.cpu_lookups import CpuLookups
-from bitswitch.engine.mixes import Mixes, Part
 from bitswitch.engine.planes import Planes
-from bitswitch.engine.swap import Swap
-from bitswitch.engine.tables import large_tables
 from bitswitch_store import file
 
 DENSITIES = (0.4, 0.1, 0.015)
@@ -42,16 +31,15 @@ _ROUNDS = 15
 _CONDITIONS = (
     "Every side runs once per round, medians over the rounds. Milliseconds, and the ratio to the first line."
     " Random switches at the density named, a knob per row. LoRA: random weights, rank 16, all Linear layers."
-    " Ours: a transition, and looking up the rows of 16 tokens in the table of words, which it leaves alone;"
-    " where said, that table is written as well."
+    f" Ours: a transition, and looking up the rows of {TOKENS} tokens in the table of words, which it leaves"
+    " alone; where said, that table is written as well."
 )
-_TOKENS = 16
 
 
 def run(setting: Setting) -> Report:
     """All of it; afterwards the base is compared with what was loaded, bit for bit."""
     report = Report("Switching", _CONDITIONS)
-    resident = _Resident(load(setting.base))
+    resident = Resident(load(setting.base))
     untouched = resident.weights.copy()
     planes = {density: resident.random(density, MIXED) for density in DENSITIES}
     _one_task(setting, report, resident, planes)
@@ -62,51 +50,8 @@ def run(setting: Setting) -> Report:
     return report
 
 
-class _Resident:
-    """The resident weights, and what is done to them."""
-
-    def __init__(self, base: Base) -> None:
-        self.base = base
-        self._tables = large_tables(base)
-        self.arena = Arena(base.parameters, looked_up=self._tables)
-        self.swap, self.whole = Swap(self.arena), Swap(self.arena, whole=True)
-        self.swap.warm_up()
-        self._ids = torch.arange(1, _TOKENS + 1).unsqueeze(0) * 1009
-
-    @property
-    def weights(self) -> np.ndarray:
-        return self.arena.weights
-
-    def random(self, density: float, count: int) -> list[Planes]:
-        return [Planes(self.arena, random_switch(self.base, density, seed)) for seed in range(count)]
-
-    def go(self, planes: Sequence[Planes], name: str, *, whole: bool = False) -> None:
-        mix = Mix.of((f"{name}{i}", 1 / len(planes)) for i in range(len(planes)))
-        with (self.whole if whole else self.swap).at(mix, planes):
-            if not whole:
-                self._look_up(planes)
-
-    def rest(self) -> None:
-        self.swap.rest()
-        self.whole.rest()
-
-    def round_trip(self, planes: Sequence[Planes], *, whole: bool = False) -> Run:
-        def run() -> None:
-            self.go(planes, "a", whole=whole)
-            self.rest()
-
-        return run
-
-    def _look_up(self, planes: Sequence[Planes]) -> None:
-        lookups = CpuLookups(Mixes([_TOKENS], [[Part(one, 1 / len(planes)) for one in planes]]))
-        for name in self._tables:
-            tensor, block = self.arena.names.index(name), self.arena.first_block[name]
-            rows = functional.embedding(self._ids, self.arena.home(name))
-            lookups.embedding(rows, self._ids, tensor=tensor, block=block)
-
-
 def _one_task(
-    setting: Setting, report: Report, resident: _Resident, planes: dict[float, list[Planes]]
+    setting: Setting, report: Report, resident: Resident, planes: dict[float, list[Planes]]
 ) -> None:
     ours = {f"ours, density {density}": resident.round_trip(some[:1]) for density, some in planes.items()}
     for path in setting.real_switches():
@@ -162,7 +107,7 @@ def _bars(report: Report, spent: dict[str, float]) -> None:
 
 
 def _from_one_to_another(
-    setting: Setting, report: Report, resident: _Resident, planes: dict[float, list[Planes]]
+    setting: Setting, report: Report, resident: Resident, planes: dict[float, list[Planes]]
 ) -> None:
     rows = []
     loads = _two_loads(resident.base, setting.scratch)
@@ -223,7 +168,7 @@ def _two_loads(base: Base, scratch: Path) -> Run:
     return run
 
 
-def _from_file(setting: Setting, report: Report, resident: _Resident) -> None:
+def _from_file(setting: Setting, report: Report, resident: Resident) -> None:
     runs: dict[str, Run] = {}
     for path in setting.real_switches():
 
@@ -236,7 +181,7 @@ def _from_file(setting: Setting, report: Report, resident: _Resident) -> None:
         report.tables.append(_table("A switch file read, checked and made ready", spent, ""))
 
 
-def _rivals(resident: _Resident, scratch: Path) -> dict[str, Run]:
+def _rivals(resident: Resident, scratch: Path) -> dict[str, Run]:
     """What others do to get one task's weights in and the base's back."""
     base, weights = resident.base, resident.weights
     copy = weights.copy()

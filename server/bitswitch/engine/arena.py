@@ -96,9 +96,8 @@ class Arena:
 
     @cached_property
     def weights(self) -> NDArray[np.float32] | NDArray[np.uint16]:
-        """The buffer as numpy sees it, on the CPU alone: float32 (size,), of halves the bits as uint16."""
-        bits = self.flat if self.dtype == torch.float32 else self.flat.view(torch.int16)
-        return bits.numpy().view(_NUMPY[self.dtype])
+        """The buffer as numpy sees it, on the CPU alone: (size,), see `as_stored`."""
+        return as_stored(self.flat)
 
     @property
     def blocks(self) -> int:
@@ -109,3 +108,9 @@ class Arena:
     def bfloat16(self) -> bool:
         """Whether the uint16 bits are bf16 (else fp16)."""
         return self.dtype == torch.bfloat16
+
+
+def as_stored(weights: torch.Tensor) -> NDArray[np.float32] | NDArray[np.uint16]:
+    """Weights on the CPU as its kernels take them: float32, of halves the bits as uint16; no copy."""
+    bits = weights if weights.dtype == torch.float32 else weights.view(torch.int16)
+    return bits.numpy().view(_NUMPY[weights.dtype])

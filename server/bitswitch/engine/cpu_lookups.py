@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from bitswitch.engine import lookup
+from bitswitch.engine.arena import as_stored
 from bitswitch.engine.mixes import Mixes
 from bitswitch.engine.threads import threads
 
@@ -27,12 +27,11 @@ class CpuLookups:
     def embedding(self, y: torch.Tensor, ids: torch.Tensor, *, tensor: int, block: int) -> torch.Tensor:
         """See `Lookups`."""
         mixes = self._mixes
-        sums = y.contiguous()
-        stored = sums.numpy() if sums.itemsize == 4 else sums.view(torch.int16).numpy().view(np.uint16)
+        rows = y.contiguous()
         parts = len(mixes.part_weights) / mixes.rows
         with threads(y.numel() * parts * _WEIGHT):
             lookup.add_embedding(
-                stored,
+                as_stored(rows),
                 y.dtype == torch.bfloat16,
                 ids.long().contiguous().numpy(),
                 mixes.lengths,
@@ -43,4 +42,4 @@ class CpuLookups:
                 tensor,
                 block,
             )
-        return sums
+        return rows

@@ -97,7 +97,7 @@ def add_embedding(
         part_starts: int64 (rows + 1,), where a row's parts begin.
         part_switches, part_weights: int64 and float32 (parts,).
         table: int64 (switches, 9), see `reading`.
-        tensor, first_block: the matrix's number in the arena, and its first block.
+        tensor, first_block: the embedding table's number in the arena, and its first block.
     """
     rows, longest, dim = y.shape
     tokens = rows * longest
