@@ -45,7 +45,7 @@ class Additions(Lookups, Protocol):
 
     @property
     def norms(self) -> torch.Tensor:
-        """Float32 (rows, columns), on the device: what each row's mix adds to normalizations' parameters."""
+        """Float32 (rows, columns), on the device: what each row's mix sets normalizations' parameters to."""
 
     def moves(self, row: int, column: int, count: int) -> torch.Tensor:
         """What a row's mix adds to a small parameter: float32 (count,), on the device.

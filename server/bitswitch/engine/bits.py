@@ -75,13 +75,11 @@ def from_float16(half: Any) -> Any:
     """fp16 bits (uint16) to float32, exact."""
     bits = np.uint32(half)
     sign = (bits & np.uint32(0x8000)) << np.uint32(16)
-    exponent = (bits >> np.uint32(10)) & np.uint32(31)
-    mantissa = bits & np.uint32(1023)
-    if exponent == 0:  # zero or subnormal: a multiple of 2^-24
-        return as_float(as_bits(np.float32(mantissa) * np.float32(2.0**-24)) | sign)
-    if exponent == 31:
-        return as_float(sign | np.uint32(0x7F800000) | (mantissa << np.uint32(13)))
-    return as_float(sign | ((exponent + np.uint32(112)) << np.uint32(23)) | (mantissa << np.uint32(13)))
+    size = bits & np.uint32(0x7FFF)
+    if size >= np.uint32(0x7C00):
+        return as_float(sign | np.uint32(0x7F800000) | (size << np.uint32(13)))
+    # As the same bits of a float32, a half is 2^112 times too small, be it subnormal or not.
+    return as_float(as_bits(as_float(size << np.uint32(13)) * np.float32(2.0**112)) | sign)
 
 
 @njit(cache=True)

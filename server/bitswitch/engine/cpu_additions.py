@@ -88,8 +88,8 @@ class CpuAdditions:
             lookup.normalize(
                 result.numpy(),
                 x.float().contiguous().numpy(),
-                scale.contiguous().numpy(),
-                (torch.zeros_like(scale) if moves is None else moves).contiguous().numpy(),
+                scale.numpy(),
+                (torch.zeros_like(scale) if moves is None else moves).numpy(),
                 eps,
             )
         return result
@@ -100,13 +100,14 @@ class CpuAdditions:
         """See `Additions`."""
         needs = self._needs
         laid = self._latest.of(x, lambda: self._lay(x, per_token))
-        sums = y.float().contiguous().view(-1, y.shape[-1])
-        given = sums if laid.filled else x.float().reshape(-1, x.shape[-1]).contiguous()
+        sums = y if y.dtype == torch.float32 else y.float()
+        sums = sums if sums.is_contiguous() else sums.contiguous()
+        given = sums if laid.filled else x.float().contiguous()
         tiles = laid.tiles
         with threads(sums.numel() * _SUM + needs.work * x.shape[-1] * y.shape[-1] * _MARK):
             product.add_linear(
-                sums.numpy(),
-                given.numpy(),
+                sums.view(-1, y.shape[-1]).numpy(),
+                given.view(-1, given.shape[-1]).numpy(),
                 laid.room,
                 laid.filled,
                 x.shape[-1],
@@ -123,7 +124,7 @@ class CpuAdditions:
                 bias,
             )
         laid.filled = True
-        return sums.view(y.shape).to(y.dtype)
+        return sums.to(y.dtype)
 
     def embedding(self, y: torch.Tensor, ids: torch.Tensor, *, tensor: int, block: int) -> torch.Tensor:
         """See `Additions`."""

@@ -130,7 +130,7 @@ class CudaAdditions:
             cuda_lookup.expand[len(spots), len(self._planes)](
                 self._vectors, columns.size, self._table, spots, **LAUNCH
             )
-        self.norms = self._shares.T @ self._vectors[:, : columns.norms]
+        self.norms = columns.set_norms(self._shares.T @ self._vectors[:, : columns.norms])
 
     def moves(self, row: int, column: int, count: int) -> torch.Tensor:
         """See `Additions`."""

@@ -11,21 +11,20 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from bitswitch.engine.arena import BLOCK
-from bitswitch.engine.marks import MINUS
 
 LANES = 16
 """Floats of one vector: what AVX-512 holds; elsewhere the compiler takes several registers."""
 
-GROUP = 8
-"""Offsets that are read at a time: so many, less one, are read past the last of a block, and not used."""
+_CHAINS = 2
+"""Sums of a row, so that an addition need not wait for the one before. AVX2's registers hold no more."""
 
 _FLOAT = ir.FloatType()
 _VECTOR = ir.VectorType(_FLOAT, LANES)
 _WORD = ir.IntType(64)
-_GROUP = ir.VectorType(ir.IntType(32), GROUP)
 _FUSED = ("contract",)
 _BYTES = 4
 
@@ -43,135 +42,104 @@ def _store(builder: Any, value: Any, address: Any) -> None:
     builder.store(value, _at(builder, address, value.type), align=_BYTES)
 
 
-def _spread(builder: Any, value: Any, kind: Any = _VECTOR) -> Any:
+def _spread(builder: Any, value: Any) -> Any:
     """A scalar in all lanes."""
-    nothing = ir.Constant(kind, ir.Undefined)
+    nothing = ir.Constant(_VECTOR, ir.Undefined)
     first = builder.insert_element(nothing, value, ir.Constant(ir.IntType(32), 0))
-    zeros = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
     return builder.shuffle_vector(first, nothing, zeros)
-
-
-def _lane(builder: Any, vector: Any, i: int) -> Any:
-    return builder.extract_element(vector, ir.Constant(ir.IntType(32), i))
-
-
-def _all(value: int) -> Any:
-    """A number in all of a group's lanes."""
-    return ir.Constant(_GROUP, [value] * GROUP)
 
 
 def _word(value: int) -> Any:
     return ir.Constant(_WORD, value)
 
 
+_SIGNS = (1.0, -1.0, 0.0, 0.0)
+"""What a mark's line is multiplied with, by its sign bit, or'ed with 2 to leave it out."""
+
+
 class _Row:
     """The loop over one matrix row's active weights, in LLVM's terms; see `_add_row`.
 
-    By `GROUP` weights at a time, those behind the row's last one with sign 0: a branch for each weight would
-    be guessed wrong at the end of most rows, and few of them are longer than a group or two.
+    Two at a time, an odd one first, without a branch. Signs come out of a table: taken from registers they
+    would cost two moves between the processor's halves.
     """
 
     def __init__(self, builder: Any, vectors: int, arguments: Any) -> None:
         self.builder, self.vectors = builder, vectors
-        self.chains = 4 if vectors == 1 else 2  # sums, so that an addition need not wait for the one before
-        self.tile, self.shift, self.offsets, self.start, self.count, self.limit, self.scale, self.total = (
-            arguments
-        )
+        self.tile, self.offsets, self.count, self.scale, self.total = arguments
+        kind = ir.ArrayType(_FLOAT, len(_SIGNS))
+        self.signs = cgutils.global_constant(builder, "signs", ir.Constant(kind, list(_SIGNS)))
 
-    def generate(self) -> Any:
-        builder, vectors = self.builder, self.vectors
+    def generate(self) -> None:
+        builder = self.builder
         zero = ir.Constant(_VECTOR, [ir.Constant(_FLOAT, 0.0)] * LANES)
+        odd = builder.and_(self.count, _word(1))
+        first = [zero] * (self.vectors * _CHAINS)
+        self._add(_word(0), first, 0, left_out=builder.xor(odd, _word(1)))
         before = builder.block
         body, after = (builder.append_basic_block(name) for name in ("body", "after"))
-        builder.branch(body)
+        builder.cbranch(builder.icmp_signed("<", odd, self.count), body, after)
         builder.position_at_end(body)
         position = builder.phi(_WORD)
-        sums = [builder.phi(_VECTOR) for _ in range(vectors * self.chains)]
+        sums = [builder.phi(_VECTOR) for _ in first]
         added = list(sums)
-        columns, signs, found = self._group(position)
-        for i in range(GROUP):
-            self._add(_lane(builder, columns, i), _lane(builder, signs, i), added, i % self.chains)
-        # Not by what was found, for that has to be waited for.
-        following = builder.add(position, _word(GROUP))
-        for phi, first, then in zip(
-            [position, *sums], [self.start, *[zero] * len(sums)], [following, *added], strict=True
-        ):
-            phi.add_incoming(first, before)
+        for chain in range(_CHAINS):
+            self._add(builder.add(position, _word(chain)), added, chain)
+        following = builder.add(position, _word(_CHAINS))
+        for phi, start, then in zip([position, *sums], [odd, *first], [following, *added], strict=True):
+            phi.add_incoming(start, before)
             phi.add_incoming(then, body)
-        builder.cbranch(builder.icmp_signed("==", found, _word(GROUP)), body, after)
+        builder.cbranch(builder.icmp_signed("<", following, self.count), body, after)
         builder.position_at_end(after)
+        ended = [builder.phi(_VECTOR) for _ in first]
+        for phi, start, then in zip(ended, first, added, strict=True):
+            phi.add_incoming(start, before)
+            phi.add_incoming(then, body)
         scale = _spread(builder, self.scale)
-        for v in range(vectors):
-            total = added[v]
-            for other in added[v + vectors :: vectors]:
-                total = builder.fadd(total, other)
+        for v in range(self.vectors):
+            total = builder.fadd(ended[v], ended[v + self.vectors])
             address = builder.add(self.total, _word(v * LANES * _BYTES))
             product = builder.fmul(total, scale, flags=_FUSED)
             _store(builder, builder.fadd(_load(builder, address, _VECTOR), product, flags=_FUSED), address)
-        return builder.add(position, found)
 
-    def _group(self, position: Any) -> tuple[Any, Any, Any]:
-        """Of the next weights: their columns (bytes into the tile), their signs, how many are this row's."""
+    def _add(self, position: Any, sums: list[Any], chain: int, left_out: Any = None) -> None:
+        """Add a mark's line, with its sign, to a chain of sums; nothing if it is to be left out."""
         builder = self.builder
         address = builder.add(self.offsets, builder.shl(position, _word(1)))
-        offsets = builder.zext(_load(builder, address, ir.VectorType(ir.IntType(16), GROUP)), _GROUP)
-        places = builder.and_(offsets, _all(BLOCK - 1))
-        left = builder.trunc(builder.sub(self.count, position), ir.IntType(32))
-        number = ir.Constant(_GROUP, list(range(GROUP)))
-        there = builder.icmp_signed("<", number, _spread(builder, left, _GROUP))
-        limit = builder.trunc(self.limit, ir.IntType(32))
-        here = builder.and_(there, builder.icmp_signed("<", places, _spread(builder, limit, _GROUP)))
-        shift = builder.trunc(self.shift, ir.IntType(32))
-        columns = builder.sub(places, _spread(builder, shift, _GROUP))
-        columns = builder.select(here, columns, _all(0))
-        columns = builder.mul(columns, _all(self.vectors * LANES * _BYTES))
-        minus = builder.shl(builder.and_(offsets, _all(MINUS)), _all(16))
-        signs = builder.select(here, builder.or_(minus, _all(0x3F800000)), _all(0))
-        mask = builder.bitcast(here, ir.IntType(GROUP))
-        found = builder.zext(builder.ctpop(mask), _WORD)
-        return columns, builder.bitcast(signs, ir.VectorType(_FLOAT, GROUP)), found
-
-    def _add(self, column: Any, sign: Any, sums: list[Any], chain: int) -> None:
-        builder = self.builder
-        line = builder.add(self.tile, builder.zext(column, _WORD))
-        spread = _spread(builder, sign)
+        offset = builder.zext(_load(builder, address, ir.IntType(16)), _WORD)
+        kind = builder.lshr(offset, _word(15))
+        if left_out is not None:
+            kind = builder.or_(kind, builder.shl(left_out, _word(1)))
+        sign = _spread(builder, builder.load(builder.gep(self.signs, [_word(0), kind], inbounds=True)))
+        place = builder.and_(offset, _word(BLOCK - 1))
+        line = builder.add(self.tile, builder.mul(place, _word(self.vectors * LANES * _BYTES)))
         for v in range(self.vectors):
             value = _load(builder, builder.add(line, _word(v * LANES * _BYTES)), _VECTOR)
             i = chain * self.vectors + v
-            sums[i] = builder.fadd(sums[i], builder.fmul(value, spread, flags=_FUSED), flags=_FUSED)
+            sums[i] = builder.fadd(sums[i], builder.fmul(value, sign, flags=_FUSED), flags=_FUSED)
 
 
 def _add_row(vectors: int) -> Any:
     """``add_row`` for tiles of ``vectors`` times 16 tokens.
 
-    ``add_row(tile, shift, offsets, start, count, limit, scale, total)`` reads the uint16 at ``offsets``
-    from index ``start`` to below ``count`` and up to the first offset ≥ ``limit``, adds scale · Σ ±
-    tile[offset − shift] to the floats at ``total``, and returns the index at which it ended. `GROUP` offsets
-    are read at a time, so that memory must be readable as far beyond the last one.
+    ``add_row(tile, offsets, count, scale, total)`` reads ``count`` uint16 at ``offsets``, 1 at least, and
+    adds scale · Σ ± tile[offset] to the floats at ``total``; ``tile`` is where offset 0's line would begin.
     """
 
     @intrinsic
-    def add_row(
-        context: Any,
-        tile: Any,
-        shift: Any,
-        offsets: Any,
-        start: Any,
-        count: Any,
-        limit: Any,
-        scale: Any,
-        total: Any,
-    ) -> Any:
+    def add_row(context: Any, tile: Any, offsets: Any, count: Any, scale: Any, total: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return _Row(builder, vectors, arguments).generate()
+            _Row(builder, vectors, arguments).generate()
+            return context.get_dummy_value()
 
         whole = types.int64
-        return whole(whole, whole, whole, whole, whole, whole, types.float32, whole), generate
+        return types.void(whole, whole, whole, types.float32, whole), generate
 
     return add_row
 
 
-add_row_16, add_row_32 = _add_row(1), _add_row(2)
+add_row_16, add_row_32, add_row_48 = _add_row(1), _add_row(2), _add_row(3)
 
 
 def _transpose(builder: Any, rows: list[Any]) -> list[Any]:

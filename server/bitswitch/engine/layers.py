@@ -205,5 +205,4 @@ def _set(running: Pass, parameter: torch.Tensor, column: int) -> torch.Tensor:
     """A normalization's parameter as each row's mix sets it: float32 (rows, dim)."""
     if column < 0:
         return parameter.float().expand(running.additions.rows, -1)
-    moves = running.additions.norms[:, column : column + parameter.numel()]
-    return (parameter.float() + moves).to(parameter.dtype).float()
+    return running.additions.norms[:, column : column + parameter.numel()]

@@ -28,7 +28,7 @@ def expand(vectors: Any, table: Any, tensors: Any, first_blocks: Any, columns: A
 
     Args:
         vectors: float32 (switches, size), zeros before: those parameters behind one another.
-        table: int64 (switches, 9), see `reading`.
+        table: int64 (switches, 11), see `reading`.
         tensors, first_blocks: int64 (n,), the parameters' numbers and first blocks.
         columns: int64 (n + 1,), where in ``vectors`` each begins.
     """
@@ -96,7 +96,7 @@ def add_embedding(
         lengths: int64 (rows,), tokens of a row; those behind stay as they are.
         part_starts: int64 (rows + 1,), where a row's parts begin.
         part_switches, part_weights: int64 and float32 (parts,).
-        table: int64 (switches, 9), see `reading`.
+        table: int64 (switches, 11), see `reading`.
         tensor, first_block: the embedding table's number in the arena, and its first block.
     """
     rows, longest, dim = y.shape
@@ -127,21 +127,22 @@ def normalize(y: Any, x: Any, scale: Any, moves: Any, eps: float) -> None:
     Args:
         y: float32 (rows, n, dim), written.
         x: float32 (rows, n, dim).
-        scale, moves: float32 (rows, dim).
+        scale, moves: float32 (rows, dim), not necessarily contiguous.
         eps: added to the variance.
     """
     rows, count, dim = x.shape
     share = np.float32(1.0 / dim)
-    for place in prange(rows * count):
-        r, t = place // count, place % count
-        total = np.float32(0.0)
-        for i in range(dim):
-            total += x[r, t, i]
-        mean = total * share
-        square = np.float32(0.0)
-        for i in range(dim):
-            apart = x[r, t, i] - mean
-            square += apart * apart
-        factor = np.float32(1.0) / np.sqrt(square * share + np.float32(eps))
-        for i in range(dim):
-            y[r, t, i] = (x[r, t, i] - mean) * factor * scale[r, i] + moves[r, i]
+    for r in prange(rows):
+        own_scale, own_moves = scale[r].copy(), moves[r].copy()
+        for t in range(count):
+            total = np.float32(0.0)
+            for i in range(dim):
+                total += x[r, t, i]
+            mean = total * share
+            square = np.float32(0.0)
+            for i in range(dim):
+                apart = x[r, t, i] - mean
+                square += apart * apart
+            factor = np.float32(1.0) / np.sqrt(square * share + np.float32(eps))
+            for i in range(dim):
+                y[r, t, i] = (x[r, t, i] - mean) * factor * own_scale[i] + own_moves[i]

@@ -28,7 +28,7 @@ class Mixes:
     Attributes:
         rows, longest: the padded batch's shape.
         planes: the switches, each once.
-        table: int64 (switches, 9), see `reading`; valid while self lives.
+        table: int64 (switches, 11), see `reading`; valid while self lives.
         lengths, part_starts, part_switches, part_weights: see `lookup.add_embedding`.
     """
 
@@ -49,4 +49,6 @@ def _line(planes: Planes) -> list[int]:
         planes.blocks.ctypes.data,
         len(planes.blocks),
         planes.slots.ctypes.data,
+        planes.sizes.ctypes.data,
+        planes.size_start.ctypes.data,
     ]

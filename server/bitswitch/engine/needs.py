@@ -96,6 +96,8 @@ class Columns:
         self._tensors = np.array([arena.names.index(name) for name in names], np.int64)
         self._first_blocks = np.array([arena.first_block[name] for name in names], np.int64)
         self._ends = ends
+        self._dtype = arena.dtype
+        self._base = torch.cat([arena.flat[:0], *(arena.home(name).flatten() for name in norms)]).float()
         self.weights = arena.written * BLOCK
 
     def spots(self, length: int) -> NDArray[np.int64]:
@@ -110,6 +112,10 @@ class Columns:
             ],
             np.int64,
         ).reshape(-1, 4)
+
+    def set_norms(self, moves: torch.Tensor) -> torch.Tensor:
+        """Parameters of normalizations, moved from the base: float32 (rows, norms), rounded to its dtype."""
+        return (self._base + moves).to(self._dtype).float()
 
     def expand(self, table: NDArray[np.int64]) -> NDArray[np.float32]:
         """What each switch of a table adds to them: float32 (switches, size)."""
@@ -132,7 +138,7 @@ class Needs:
         vectors: float32 (switches, size), what each switch adds to small parameters.
         work: tokens times the share of weights that a switch touches, the reading of its marks included.
         shares: float32 tensor (rows, switches), the weights of each row's mix.
-        norms: float32 tensor (rows, norms), what each row's mix adds to those of normalizations.
+        norms: float32 tensor (rows, norms), what each row's mix sets those of normalizations to.
     """
 
     def __init__(
@@ -145,7 +151,7 @@ class Needs:
         np.add.at(shares, (owners, mixes.part_switches), mixes.part_weights)
         self.shares = torch.from_numpy(shares)
         # Not numpy's product: the threads of its own that it starts spin beside torch's for long after.
-        self.norms = self.shares @ torch.from_numpy(self.vectors[:, : columns.norms])
+        self.norms = columns.set_norms(self.shares @ torch.from_numpy(self.vectors[:, : columns.norms]))
         active = [max(planes.active, 1) for planes in mixes.planes]
         uses = [
             (switch, active[switch], weight)

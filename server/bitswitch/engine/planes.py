@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bitswitch.engine import marks
+from bitswitch.engine import marks, sizes
 from bitswitch.engine.arena import BLOCK, Arena
 from bitswitch.engine.knobs import address_of
 from bitswitch_store.knobs import narrowest
@@ -23,13 +23,21 @@ COLUMNS = 6
 """A switch's line in the kernels' table, int64: addresses of marks, starts, counts, knobs (see `knobs`),
 knob_start and width."""
 
-_BEHIND = 2
-"""Words that may be read, though not used, behind the last marks: see `lanes.GROUP`."""
-
 Array: TypeAlias = Any
 """numpy's on the CPU, torch's on a device, where the marks are int64 of the same bits."""
 
-_ARRAYS = ("marks", "starts", "counts", "knobs", "knob_start", "width", "blocks", "slots")
+_ARRAYS = (
+    "marks",
+    "starts",
+    "counts",
+    "knobs",
+    "knob_start",
+    "width",
+    "blocks",
+    "slots",
+    "sizes",
+    "size_start",
+)
 
 
 class Planes:
@@ -43,12 +51,15 @@ class Planes:
         blocks: int32 (n,), the arena's blocks with active weights, ascending.
         counts: int32 (n,), a block's active weights.
         starts: int32 (n,), where a block's marks begin, in words of 8 bytes.
-        marks: uint64, see `engine.marks`; a few words of nothing behind them.
+        marks: uint64, see `engine.marks`.
         knobs: those of all parameters behind one another: float32, on the CPU float16 if that holds every one
             exactly, as it does those of our rule.
         knob_start: int64 (parameters,), where a parameter's knobs begin.
         width: int64 (parameters,), how many weights of a parameter share a knob.
         slots: int32 (the arena's blocks,), where a block lies in ``blocks``; -1 where it does not.
+        sizes: uint16, see `engine.sizes`: those of matrices whose blocks are all lists, behind one another;
+            on the CPU alone.
+        size_start: int64 (parameters,), where a parameter's sizes begin; -1 where it has none.
         active: how many weights are active, but for those that the arena has looked up.
         room: how many base values a journal of this switch alone saves.
 
@@ -61,8 +72,9 @@ class Planes:
         position = {name: i for i, name in enumerate(arena.names)}
         self.knob_start: Array = np.zeros(count, np.int64)
         self.width: Array = np.ones(count, np.int64)
-        blocks, counts, starts, marked, knobs = [], [], [], [], []
-        word = knob = 0
+        self.size_start: Array = np.full(count, -1, np.int64)
+        blocks, counts, starts, marked, knobs, measured = [], [], [], [], [], []
+        word = knob = size = 0
         # In the arena's order, which need not be that of the names.
         for tensor in sorted(switch.tensors, key=lambda t: position.get(t.name, -1)):
             if tensor.name not in position:
@@ -81,11 +93,16 @@ class Planes:
             self.width[index] = tensor.numel // tensor.knobs.size
             knob += tensor.knobs.size
             word += written.size
+            if _has_sizes(tensor, active, arena):
+                self.size_start[index] = size
+                measured.append(_sizes(tensor, used, active, begin, written))
+                size += measured[-1].size
         self.blocks: Array = np.concatenate([np.empty(0, np.int32), *blocks])
         self.counts: Array = np.concatenate([np.empty(0, np.int32), *counts])
         self.starts: Array = np.concatenate([np.empty(0, np.int32), *starts])
-        self.marks: Array = np.concatenate([*marked, np.zeros(_BEHIND, np.uint64)])
+        self.marks: Array = np.concatenate([np.empty(0, np.uint64), *marked])
         self.knobs: Array = np.concatenate([np.empty(0, np.float32), *knobs])
+        self.sizes: Array = np.concatenate([np.empty(0, np.uint16), *measured])
         if not arena.triton:
             self.knobs = narrowest(self.knobs)
         self.slots: Array = np.full(arena.blocks, -1, np.int32)
@@ -127,3 +144,23 @@ def _marked(
     written = np.zeros(int(words.sum()), np.uint64)
     marks.write(lines[used], np.cumsum(active) - active, active, tensor.polarity, starts, written)
     return used, active, starts, written
+
+
+def _has_sizes(tensor: TensorSwitch, active: NDArray[np.int64], arena: Arena) -> bool:
+    """Whether a tensor's sizes are kept: of a matrix that passes over the base multiply with on the CPU."""
+    written = arena.first_block[tensor.name] < arena.written and not arena.triton
+    return written and len(tensor.shape) > 1 and active.max(initial=0) <= marks.FEW
+
+
+def _sizes(
+    tensor: TensorSwitch,
+    used: NDArray[np.int64],
+    active: NDArray[np.int64],
+    begin: NDArray[np.int64],
+    written: NDArray[np.uint64],
+) -> NDArray[np.uint16]:
+    """A matrix's sizes, see `engine.sizes`."""
+    rows = tensor.shape[0]
+    found = np.zeros(sizes.count(rows, -(-tensor.numel // BLOCK)), np.uint16)
+    sizes.write(found, written, begin, active, used, tensor.numel // rows)
+    return found

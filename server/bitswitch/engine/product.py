@@ -1,7 +1,7 @@
 """The overlay's CPU kernels: a switch's part of a layer's output, from its marks, the weights untouched.
 
 What a linear layer's active weights add to its output is summed per *tile*: the tokens of the rows that
-need the switch side by side, 16 or 32 of them, so that one mark is one or two vector additions, whatever
+need the switch side by side, up to 48 of them, so that one mark is up to three vector additions, whatever
 the rows' lengths and places in the batch. Knows nothing of modules, rows or mixes, and keeps no memory.
 All sums are in fp32.
 """
@@ -11,15 +11,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import carray, njit, prange
 
 from bitswitch.engine.arena import BLOCK
+from bitswitch.engine.bits import pointer
 from bitswitch.engine.knobs import knob
-from bitswitch.engine.lanes import GROUP, LANES, add_row_16, add_row_32, pack, unpack
-from bitswitch.engine.reading import block_of, first_slot, knobs_of, offsets_of
+from bitswitch.engine.lanes import LANES, add_row_16, add_row_32, add_row_48, pack, unpack
+from bitswitch.engine.reading import block_of, first_slot, knobs_of, offsets_of, search, sizes_of
 
-WIDEST = 32
-"""Tokens of the widest tile. With 64 a mark costs as much for each token: the tile fits no near cache."""
+WIDEST = 48
+"""Tokens of the widest tile: AVX2's registers hold two sums of each, and would hold but one of 64."""
 
 _CHUNK = 384
 """Rows of a matrix whose sums lie in the cache until they are added to the output."""
@@ -68,23 +69,33 @@ def _multiply(
     knobs, shared = knobs_of(line, tensor, end)
     per_row = shared == inputs  # else one for the whole matrix
     source, target = np.int64(tile.ctypes.data), np.int64(total.ctypes.data)
+    sizes, measured = sizes_of(line, tensor, high + end // BLOCK + 1)
     for slot in range(first_slot(line, first_block + low * inputs // BLOCK), line[7]):
-        start = (block_of(line, slot) - first_block) * BLOCK
+        block = block_of(line, slot) - first_block
+        start = block * BLOCK
         if start >= end:
             break
         address, position, count = offsets_of(
             line, slot, max(low * inputs - start, 0), min(end - start, BLOCK), room
         )
-        row = max(low, start // inputs)
-        while position < count:
-            shift = row * inputs - start
+        offsets = carray(pointer(address), (count,), np.uint16)
+        for row in range(max(low, start // inputs), min(high, (start + BLOCK - 1) // inputs + 1)):
+            if measured:
+                size = np.int64(sizes[row + block])
+            else:
+                size = search(offsets[position:], (row + 1) * inputs - start)
+            if not size:
+                continue
             step = knob(knobs, row if per_row else 0)
+            begin = source - (row * inputs - start) * width * 4
             there = target + (row - low) * width * 4
             if width == 16:
-                position = add_row_16(source, shift, address, position, count, shift + inputs, step, there)
+                add_row_16(begin, address + position * 2, size, step, there)
+            elif width == 32:
+                add_row_32(begin, address + position * 2, size, step, there)
             else:
-                position = add_row_32(source, shift, address, position, count, shift + inputs, step, there)
-            row += 1
+                add_row_48(begin, address + position * 2, size, step, there)
+            position += size
 
 
 @njit(cache=True, nogil=True)
@@ -137,7 +148,7 @@ def add_linear(
         starts, widths: int64 (n,), first lane and lanes of each tile.
         switches: int64 (n,), whose tile it is: a line of ``table`` and of ``vectors``.
         bounds: int64 (parts + 1,), the first tile of each part; no two parts have a token in common.
-        table: int64 (switches, 9), see `reading`.
+        table: int64 (switches, 11), see `reading`.
         tensor, first_block: the matrix's number in the arena, and its first block.
         vectors, bias: see `lookup.expand`; the bias's column, -1 if there is none.
     """
@@ -145,7 +156,7 @@ def add_linear(
     for part in prange(len(bounds) - 1):
         nothing = np.zeros(_CHUNK, np.float32)
         sums = np.empty(_CHUNK * WIDEST, np.float32)
-        room = np.empty(BLOCK + GROUP, np.uint16)
+        room = np.empty(BLOCK, np.uint16)
         for n in range(bounds[part], bounds[part + 1]):
             start, width, s = starts[n], widths[n], switches[n]
             lanes = slice(start, start + width)

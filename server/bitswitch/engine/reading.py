@@ -1,7 +1,8 @@
 """How the overlay's kernels read a switch: which of its blocks, which marks and which knobs.
 
-A switch's *line* is int64 (9,): `planes.COLUMNS`, then address and number of its blocks, then the address of
-where each of the arena's blocks lies among them. Knows nothing of what the marks are used for.
+A switch's *line* is int64 (11,): `planes.COLUMNS`, then address and number of its blocks, then the addresses
+of where each of the arena's blocks lies among them, of its `sizes`, and of where a parameter's sizes begin.
+Knows nothing of what the marks are used for.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def block_of(line: Any, slot: int) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _search(offsets: Any, least: int) -> int:
+def search(offsets: Any, least: int) -> int:
     """Index of the first offset that is not below ``least``."""
     low, high = 0, len(offsets)
     while low < high:
@@ -59,8 +60,8 @@ def _search(offsets: Any, least: int) -> int:
 @njit(cache=True, nogil=True)
 def _range(offsets: Any, low: int, high: int) -> Any:
     """The range of the offsets from ``low`` to below ``high``."""
-    begin = _search(offsets, low) if low > 0 else 0
-    return begin, _search(offsets, high) if high < BLOCK else len(offsets)
+    begin = search(offsets, low) if low > 0 else 0
+    return begin, search(offsets, high) if high < BLOCK else len(offsets)
 
 
 @njit(cache=True, nogil=True)
@@ -93,3 +94,10 @@ def knobs_of(line: Any, tensor: int, end: int) -> Any:
     width = carray(pointer(line[5]), (tensor + 1,), np.int64)[tensor]
     first = carray(pointer(line[4]), (tensor + 1,), np.int64)[tensor]
     return knobs_at(line[3], first, first + (end - 1) // width + 1), width
+
+
+@njit(cache=True, nogil=True)
+def sizes_of(line: Any, tensor: int, end: int) -> Any:
+    """A matrix's sizes, see `sizes`, as far as those before number ``end``, and whether it has any."""
+    first = carray(pointer(line[10]), (tensor + 1,), np.int64)[tensor]
+    return carray(pointer(line[9]), (max(first, 0) + end,), np.uint16)[max(first, 0) :], first >= 0
