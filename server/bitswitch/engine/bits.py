@@ -76,10 +76,13 @@ def from_float16(half: Any) -> Any:
     bits = np.uint32(half)
     sign = (bits & np.uint32(0x8000)) << np.uint32(16)
     size = bits & np.uint32(0x7FFF)
+    moved = (size << np.uint32(13)) + np.uint32(112 << 23)
     if size >= np.uint32(0x7C00):
-        return as_float(sign | np.uint32(0x7F800000) | (size << np.uint32(13)))
-    # As the same bits of a float32, a half is 2^112 times too small, be it subnormal or not.
-    return as_float(as_bits(as_float(size << np.uint32(13)) * np.float32(2.0**112)) | sign)
+        moved |= np.uint32(0x7F800000)
+    elif size < np.uint32(0x0400):  # subnormal: what follows after 2^-14, so that no operand is one itself
+        least = np.uint32(113 << 23)
+        moved = as_bits(as_float(least + (size << np.uint32(13))) - as_float(least))
+    return as_float(moved | sign)
 
 
 @njit(cache=True)
