@@ -100,8 +100,7 @@ class CpuAdditions:
         """See `Additions`."""
         needs = self._needs
         laid = self._latest.of(x, lambda: self._lay(x, per_token))
-        sums = y if y.dtype == torch.float32 else y.float()
-        sums = sums if sums.is_contiguous() else sums.contiguous()
+        sums = y.float().contiguous()
         given = sums if laid.filled else x.float().contiguous()
         tiles = laid.tiles
         with threads(sums.numel() * _SUM + needs.work * x.shape[-1] * y.shape[-1] * _MARK):

@@ -15,6 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from bitswitch.engine.arena import BLOCK
+from bitswitch.engine.marks import MINUS
 
 LANES = 16
 """Floats of one vector: what AVX-512 holds; elsewhere the compiler takes several registers."""
@@ -108,7 +109,7 @@ class _Row:
         builder = self.builder
         address = builder.add(self.offsets, builder.shl(position, _word(1)))
         offset = builder.zext(_load(builder, address, ir.IntType(16)), _WORD)
-        kind = builder.lshr(offset, _word(15))
+        kind = builder.lshr(offset, _word(MINUS.bit_length() - 1))
         if left_out is not None:
             kind = builder.or_(kind, builder.shl(left_out, _word(1)))
         sign = _spread(builder, builder.load(builder.gep(self.signs, [_word(0), kind], inbounds=True)))

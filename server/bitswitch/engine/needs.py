@@ -96,8 +96,7 @@ class Columns:
         self._tensors = np.array([arena.names.index(name) for name in names], np.int64)
         self._first_blocks = np.array([arena.first_block[name] for name in names], np.int64)
         self._ends = ends
-        self._dtype = arena.dtype
-        self._base = torch.cat([arena.flat[:0], *(arena.home(name).flatten() for name in norms)]).float()
+        self._base = torch.cat([arena.flat[:0], *(arena.home(name).flatten() for name in norms)])
         self.weights = arena.written * BLOCK
 
     def spots(self, length: int) -> NDArray[np.int64]:
@@ -115,7 +114,7 @@ class Columns:
 
     def set_norms(self, moves: torch.Tensor) -> torch.Tensor:
         """Parameters of normalizations, moved from the base: float32 (rows, norms), rounded to its dtype."""
-        return (self._base + moves).to(self._dtype).float()
+        return (self._base.float() + moves).to(self._base.dtype).float()
 
     def expand(self, table: NDArray[np.int64]) -> NDArray[np.float32]:
         """What each switch of a table adds to them: float32 (switches, size)."""

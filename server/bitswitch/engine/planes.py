@@ -26,18 +26,10 @@ knob_start and width."""
 Array: TypeAlias = Any
 """numpy's on the CPU, torch's on a device, where the marks are int64 of the same bits."""
 
-_ARRAYS = (
-    "marks",
-    "starts",
-    "counts",
-    "knobs",
-    "knob_start",
-    "width",
-    "blocks",
-    "slots",
-    "sizes",
-    "size_start",
-)
+_SIZES = ("sizes", "size_start")
+"""What the CPU's kernels alone read."""
+
+_ARRAYS = ("marks", "starts", "counts", "knobs", "knob_start", "width", "blocks", "slots", *_SIZES)
 
 
 class Planes:
@@ -110,7 +102,7 @@ class Planes:
         self.active = int(self.counts[self.blocks < arena.written].sum(dtype=np.int64))
         self.room = int(np.where(self.counts <= marks.FEW, self.counts, BLOCK).sum(dtype=np.int64))
         if arena.triton:
-            for name in _ARRAYS:
+            for name in _ARRAYS[: -len(_SIZES)]:
                 array = getattr(self, name)
                 held = array.view(np.int64) if array.dtype == np.uint64 else array
                 setattr(self, name, torch.from_numpy(held).to(arena.device))
