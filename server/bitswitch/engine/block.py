@@ -19,9 +19,8 @@ from numba import carray, njit
 from bitswitch.engine.arena import BLOCK
 from bitswitch.engine.bits import narrow, pointer, trailing_zeros, widen
 from bitswitch.engine.knobs import knob, knobs_at
-from bitswitch.engine.marks import FEW, WORDS, signed
+from bitswitch.engine.marks import FEW, OFFSET, WORDS, signed
 
-_OFFSET = BLOCK - 1
 _ONE = np.uint64(1)
 
 
@@ -33,7 +32,7 @@ def restore(block: Any, count: int, offsets: Any, saved: Any) -> None:
             block[i] = saved[i]
     else:
         for i in range(count):
-            block[offsets[i] & _OFFSET] = saved[i]
+            block[offsets[i] & OFFSET] = saved[i]
 
 
 @njit(cache=True, nogil=True)
@@ -74,7 +73,7 @@ def apply_few(
     row_end = (row + 1) * width - start
     step = weight * knob(knobs, row)
     for i in range(len(offsets)):
-        index = offsets[i] & _OFFSET
+        index = offsets[i] & OFFSET
         while index >= row_end:
             row += 1
             row_end += width
@@ -135,7 +134,7 @@ def _add_few(total: Any, touched: Any, start: int, offsets: Any, knobs: Any, wid
     row_end = (row + 1) * width - start
     step = weight * knob(knobs, row)
     for i in range(len(offsets)):
-        index = offsets[i] & _OFFSET
+        index = offsets[i] & OFFSET
         while index >= row_end:
             row += 1
             row_end += width

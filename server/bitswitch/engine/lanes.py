@@ -14,8 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from bitswitch.engine.arena import BLOCK
-from bitswitch.engine.marks import MINUS
+from bitswitch.engine.marks import MINUS, OFFSET
 
 LANES = 16
 """Floats of one vector: what AVX-512 holds; elsewhere the compiler takes several registers."""
@@ -113,7 +112,7 @@ class _Row:
         if left_out is not None:
             kind = builder.or_(kind, builder.shl(left_out, _word(1)))
         sign = _spread(builder, builder.load(builder.gep(self.signs, [_word(0), kind], inbounds=True)))
-        place = builder.and_(offset, _word(BLOCK - 1))
+        place = builder.and_(offset, _word(OFFSET))
         line = builder.add(self.tile, builder.mul(place, _word(self.vectors * LANES * _BYTES)))
         for v in range(self.vectors):
             value = _load(builder, builder.add(line, _word(v * LANES * _BYTES)), _VECTOR)

@@ -13,10 +13,8 @@ from numba import carray, njit, prange
 from bitswitch.engine.arena import BLOCK
 from bitswitch.engine.bits import narrow, pointer, widen
 from bitswitch.engine.knobs import knob
-from bitswitch.engine.marks import signed
+from bitswitch.engine.marks import OFFSET, signed
 from bitswitch.engine.reading import block_of, first_slot, knobs_of, offsets_of
-
-_OFFSET = BLOCK - 1
 
 _PIECES = 8
 """Into how many pieces the tokens are cut, for the threads to share; each has its scratch."""
@@ -45,7 +43,7 @@ def expand(vectors: Any, table: Any, tensors: Any, first_blocks: Any, columns: A
                 address, begin, end = offsets_of(line, slot, 0, BLOCK, room)
                 offsets = carray(pointer(address), (end,), np.uint16)
                 for j in range(begin, end):
-                    place = start + (offsets[j] & _OFFSET)
+                    place = start + (offsets[j] & OFFSET)
                     step = knob(knobs, place if width == 1 else place // width)  # dividing takes longer
                     vectors[s, columns[i] + place] = signed(step, offsets[j])
 
@@ -67,7 +65,7 @@ def _add_row(
         offsets = carray(pointer(address), (last,), np.uint16)
         step = weight * knob(knobs, begin // width)
         for j in range(first, last):
-            column = start + (offsets[j] & _OFFSET) - begin
+            column = start + (offsets[j] & OFFSET) - begin
             total[column] += signed(step, offsets[j])
             touched[column] = True
 

@@ -24,6 +24,9 @@ FEW = 512
 WORDS = BLOCK // 64
 """64-bit words of one bit plane of a block."""
 
+OFFSET = BLOCK - 1
+"""The bits of a mark in a list that are its offset."""
+
 MINUS = 0x8000
 """Added to an offset whose weight goes down."""
 

@@ -15,9 +15,8 @@ from numba import carray, njit
 from bitswitch.engine.arena import BLOCK
 from bitswitch.engine.bits import pointer, trailing_zeros
 from bitswitch.engine.knobs import knobs_at
-from bitswitch.engine.marks import FEW, WORDS
+from bitswitch.engine.marks import FEW, OFFSET, WORDS
 
-_OFFSET = BLOCK - 1
 _ONE = np.uint64(1)
 
 
@@ -50,7 +49,7 @@ def search(offsets: Any, least: int) -> int:
     low, high = 0, len(offsets)
     while low < high:
         middle = (low + high) >> 1
-        if np.int64(offsets[middle] & _OFFSET) < least:
+        if np.int64(offsets[middle] & OFFSET) < least:
             low = middle + 1
         else:
             high = middle

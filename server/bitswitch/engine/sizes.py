@@ -13,8 +13,7 @@ import numpy as np
 from numba import njit, prange
 
 from bitswitch.engine.arena import BLOCK
-
-_OFFSET = BLOCK - 1
+from bitswitch.engine.marks import OFFSET
 
 
 def count(rows: int, blocks: int) -> int:
@@ -39,7 +38,7 @@ def write(sizes: Any, marks: Any, starts: Any, counts: Any, blocks: Any, inputs:
         end = (row + 1) * inputs - start
         first = starts[n] * 4
         for i in range(first, first + counts[n]):
-            while np.int64(offsets[i] & _OFFSET) >= end:
+            while np.int64(offsets[i] & OFFSET) >= end:
                 row += 1
                 end += inputs
             sizes[row + blocks[n]] += 1
