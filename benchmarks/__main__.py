@@ -11,9 +11,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from bitswitch.cli.threads import let_threads_sleep
+from bitswitch.cli.threads import let_threads_doze
 
-let_threads_sleep()  # as the server does: before what follows loads torch
+let_threads_doze()  # as the server does: before what follows loads torch
 
 from benchmarks.report import write  # noqa: E402
 from benchmarks.setting import Setting, machine  # noqa: E402

@@ -15,9 +15,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bitswitch.cli.threads import let_threads_sleep
+from bitswitch.cli.threads import let_threads_doze
 
-let_threads_sleep()  # before what follows loads torch
+let_threads_doze()  # before what follows loads torch
 
 from benchmarks.method_page import page  # noqa: E402
 from benchmarks.methods import BUDGETS, Ground, Method, methods  # noqa: E402

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from bitswitch.cli.threads import let_threads_sleep
+from bitswitch.cli.threads import let_threads_doze
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-let_threads_sleep()
+let_threads_doze()
 settings.register_profile("untimed", deadline=None)  # how long an example takes tells of the machine
 settings.load_profile("untimed")
 

@@ -243,11 +243,11 @@ def demo(
 
 def main() -> None:
     """Run the command line; what a user did wrong ends with one sentence and exit status 2."""
-    from bitswitch.cli.threads import let_threads_sleep
+    from bitswitch.cli.threads import let_threads_doze
     from bitswitch.errors import BitswitchError
     from bitswitch_store.errors import StoreError
 
-    let_threads_sleep()
+    let_threads_doze()
     try:
         app()
     except (ValueError, OSError, StoreError, BitswitchError) as error:

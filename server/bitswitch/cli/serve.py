@@ -6,6 +6,7 @@ import asyncio
 import gc
 import sys
 from collections.abc import AsyncIterator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -196,6 +197,7 @@ class House:
     def start(self) -> None:
         """Warm the engine up and tell the router what the store holds."""
         self.engine.start()
+        torch.set_num_threads(1)  # of threads born from now on: the cores are the engine's
         self.rounds.start()
         routed = self.publisher.resume()
         self.collector.start()
@@ -231,7 +233,8 @@ def run(settings: Settings) -> None:
         ValueError: as `House.build` and `House.pin`.
     """
     configure(settings.log_level, json=settings.log_json)
-    house = House.build(settings)
+    with ThreadPoolExecutor(1) as passing:  # the threads that its layers were divided among end with it
+        house = passing.submit(House.build, settings).result()
     house.pin(settings.pin)
     listener = Listener(
         house.app(settings),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
+from contextlib import nullcontext
 from functools import partial
 
 from bitswitch.base.heads import Heads
@@ -27,6 +28,7 @@ from bitswitch.engine.residency import Residency
 from bitswitch.engine.runner import Runner
 from bitswitch.engine.state import Condition, EngineState, Verdict
 from bitswitch.engine.tables import large_tables
+from bitswitch.engine.threads import alone
 from bitswitch.errors import BitswitchError, InvalidSwitchError, UnavailableError
 from bitswitch_store.switch import Switch, SwitchError
 
@@ -213,8 +215,11 @@ class Engine:
             raise
 
     def _make_ready(self, switch: Switch) -> ReadySwitch:
+        # The cores are the engine's thread's where it computes on them; see `bitswitch.cli.threads`.
+        sharing = alone() if self._base.device.type == "cpu" else nullcontext()
         try:
-            planes = Planes(self._arena, switch)
+            with sharing:
+                planes = Planes(self._arena, switch)
             head = None if switch.head is None else self._heads.build(switch.head)
         except (SwitchError, ValueError) as error:
             raise InvalidSwitchError(f"the switch does not fit this base: {error}") from error

@@ -70,6 +70,7 @@ class Runner:
 
     def warm_up(self) -> None:
         """Compile the kernels, or read them from numba's cache."""
+        torch.set_num_threads(torch.get_num_threads())  # this thread's own from now on, whatever others set
         self.swap.warm_up()
         if self._overlay.reason is not None:
             _log.info("no mixed batches: %s", self._overlay.reason)
