@@ -15,12 +15,6 @@ from bitswitch.engine.additions import Latest
 from bitswitch.engine.cpu_lookups import CpuLookups
 from bitswitch.engine.mixes import Part
 from bitswitch.engine.needs import Columns, Needs, Tiles
-from bitswitch.engine.threads import threads
-
-_SUM, _MARK, _NORM = 3e-10, 2e-11, 2e-10
-"""Seconds, roughly, for: a number added to a layer's output; a token times an active weight; a number
-normalized.
-"""
 
 
 class Room:
@@ -82,16 +76,14 @@ class CpuAdditions:
         self, x: torch.Tensor, scale: torch.Tensor, moves: torch.Tensor | None, eps: float
     ) -> torch.Tensor:
         """See `Additions`."""
-        # One kernel, where torch takes two: each of them has to wake a thread.
         result = torch.empty(x.shape)
-        with threads(x.numel() * _NORM):
-            lookup.normalize(
-                result.numpy(),
-                x.float().contiguous().numpy(),
-                scale.numpy(),
-                (torch.zeros_like(scale) if moves is None else moves).numpy(),
-                eps,
-            )
+        lookup.normalize(
+            result.numpy(),
+            x.float().contiguous().numpy(),
+            scale.numpy(),
+            (torch.zeros_like(scale) if moves is None else moves).numpy(),
+            eps,
+        )
         return result
 
     def linear(
@@ -103,25 +95,24 @@ class CpuAdditions:
         sums = y.float().contiguous()
         given = sums if laid.filled else x.float().contiguous()
         tiles = laid.tiles
-        with threads(sums.numel() * _SUM + needs.work * x.shape[-1] * y.shape[-1] * _MARK):
-            product.add_linear(
-                sums.view(-1, y.shape[-1]).numpy(),
-                given.view(-1, given.shape[-1]).numpy(),
-                laid.room,
-                laid.filled,
-                x.shape[-1],
-                tiles.places,
-                tiles.scales,
-                tiles.starts,
-                tiles.widths,
-                tiles.switches,
-                tiles.bounds,
-                needs.mixes.table,
-                tensor,
-                block,
-                needs.vectors,
-                bias,
-            )
+        product.add_linear(
+            sums.view(-1, y.shape[-1]).numpy(),
+            given.view(-1, given.shape[-1]).numpy(),
+            laid.room,
+            laid.filled,
+            x.shape[-1],
+            tiles.places,
+            tiles.scales,
+            tiles.starts,
+            tiles.widths,
+            tiles.switches,
+            tiles.bounds,
+            needs.mixes.table,
+            tensor,
+            block,
+            needs.vectors,
+            bias,
+        )
         laid.filled = True
         return sums.to(y.dtype)
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bitswitch.engine.arena import BLOCK, Arena
+from bitswitch.engine.arena import Arena
 from bitswitch.engine.lanes import LANES
 from bitswitch.engine.lookup import expand
 from bitswitch.engine.mixes import Mixes, Part
@@ -84,7 +84,6 @@ class Columns:
         start: by name, the first column.
         norms: columns of all ``norms``.
         size: columns in all.
-        weights: of the arena, but for those that it has looked up.
     """
 
     def __init__(self, arena: Arena, norms: Sequence[str], others: Sequence[str]) -> None:
@@ -97,7 +96,6 @@ class Columns:
         self._first_blocks = np.array([arena.first_block[name] for name in names], np.int64)
         self._ends = ends
         self._base = torch.cat([arena.flat[:0], *(arena.home(name).flatten() for name in norms)])
-        self.weights = arena.written * BLOCK
 
     def spots(self, length: int) -> NDArray[np.int64]:
         """Where they lie, cut into blocks of ``length``: int64 (blocks, 4), see `cuda_lookup.SPOT`."""
@@ -135,7 +133,6 @@ class Needs:
     Attributes:
         mixes: the rows' switches.
         vectors: float32 (switches, size), what each switch adds to small parameters.
-        work: tokens times the share of weights that a switch touches, the reading of its marks included.
         shares: float32 tensor (rows, switches), the weights of each row's mix.
         norms: float32 tensor (rows, norms), what each row's mix sets those of normalizations to.
     """
@@ -158,9 +155,6 @@ class Needs:
         ]
         self._uses = [uses[start:end] for start, end in pairwise(mixes.part_starts.tolist())]
         self._threads = threads
-        tokens = sum(n * active for n, row in zip(lengths, self._uses, strict=True) for _, active, _ in row)
-        read = _READING * sum(planes.active for planes in mixes.planes)
-        self.work = (tokens + read) / columns.weights
 
     @cached_property
     def by_token(self) -> Tiles:
