@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 PINS = Path(__file__).parent
-OURS = ("PYTHONPATH", "OMP_WAIT_POLICY")
+OURS = ("PYTHONPATH", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 """Variables of this process's environment that no rival inherits."""
 
 
