@@ -6,7 +6,6 @@ import asyncio
 import gc
 import sys
 from collections.abc import AsyncIterator, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +20,7 @@ from bitswitch.base.features import dim, recipe
 from bitswitch.base.load import load
 from bitswitch.base.model import Base
 from bitswitch.cli.listen import Listener
+from bitswitch.cli.threads import in_passing
 from bitswitch.collector import Collector
 from bitswitch.core import InputLimits
 from bitswitch.engine.engine import Engine
@@ -233,8 +233,7 @@ def run(settings: Settings) -> None:
         ValueError: as `House.build` and `House.pin`.
     """
     configure(settings.log_level, json=settings.log_json)
-    with ThreadPoolExecutor(1) as passing:  # the threads that its layers were divided among end with it
-        house = passing.submit(House.build, settings).result()
+    house = in_passing(partial(House.build, settings))
     house.pin(settings.pin)
     listener = Listener(
         house.app(settings),

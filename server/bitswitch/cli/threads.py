@@ -6,6 +6,12 @@ Knows nothing of what is computed.
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+_T = TypeVar("_T")
 
 _SPINS = 10_000
 """Looks for work before a thread falls asleep: .1 to .5 ms, as processors take .01 to .05 µs for one. Longer
@@ -23,8 +29,28 @@ def let_threads_doze() -> None:
 
     GNU's OpenMP lets none spin while there are more of its threads than cores, busy or not, and every thread
     that has ever divided its work among others keeps these for as long as it lives. So in a server the
-    engine's thread has to be the only one that does.
+    engine's thread has to be the only one that does; see `in_passing`.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
         os.environ.setdefault("GOMP_SPINCOUNT", str(_SPINS))
+
+
+def in_passing(work: Callable[[], _T]) -> _T:
+    """What ``work`` returns, done by a thread that ends with it, as do those that it divides its work among.
+
+    Ctrl-C does not wait for it.
+
+    Raises:
+        BaseException: what ``work`` raised.
+    """
+    done: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - it is the caller's
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="bitswitch-passing", daemon=True).start()
+    return done.result()
