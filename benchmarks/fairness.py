@@ -8,15 +8,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from functools import partial
 
 from benchmarks.report import Bar, Report, Table
 from benchmarks.setting import Setting, percentile
 from benchmarks.switches import random_switch
 from benchmarks.texts import texts
 from bitswitch.base.load import load
-from bitswitch.base.model import Base
-from bitswitch.cli.threads import in_passing
+from bitswitch.cli.threads import let_threads_go
 from bitswitch.core import Mix, Request, Row, Want
 from bitswitch.engine.engine import Engine
 
@@ -33,8 +31,11 @@ _CONDITIONS = (
 def run(setting: Setting) -> Report:
     """The small tenant's latency, alone and in company."""
     report = Report("Fair shares between tenants", _CONDITIONS)
-    base, engine = in_passing(partial(_built, setting))  # as a server is
+    base = load(setting.base)
+    switches = {name: random_switch(base, DENSITY, seed) for seed, name in enumerate(("small", "crowd"))}
     rows = base.encode(texts(64, 14, seed=1), want=Want.EMBED)
+    engine = Engine(base, switches.__getitem__)
+    let_threads_go()  # as a server does
     engine.start()
     try:
         alone: list[float] = []
@@ -52,12 +53,6 @@ def run(setting: Setting) -> Report:
     ratio = percentile(beside, 0.95) / percentile(alone, 0.95)
     report.bars.append(Bar("its p95 beside the crowd to alone", ratio, 4))
     return report
-
-
-def _built(setting: Setting) -> tuple[Base, Engine]:
-    base = load(setting.base)
-    switches = {name: random_switch(base, DENSITY, seed) for seed, name in enumerate(("small", "crowd"))}
-    return base, Engine(base, switches.__getitem__)
 
 
 async def _latencies(engine: Engine, rows: Sequence[Row], crowd: int, seconds: float) -> list[float]:

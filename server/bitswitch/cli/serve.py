@@ -20,7 +20,7 @@ from bitswitch.base.features import dim, recipe
 from bitswitch.base.load import load
 from bitswitch.base.model import Base
 from bitswitch.cli.listen import Listener
-from bitswitch.cli.threads import in_passing
+from bitswitch.cli.threads import let_threads_go
 from bitswitch.collector import Collector
 from bitswitch.core import InputLimits
 from bitswitch.engine.engine import Engine
@@ -233,7 +233,8 @@ def run(settings: Settings) -> None:
         ValueError: as `House.build` and `House.pin`.
     """
     configure(settings.log_level, json=settings.log_json)
-    house = in_passing(partial(House.build, settings))
+    house = House.build(settings)
+    let_threads_go()
     house.pin(settings.pin)
     listener = Listener(
         house.app(settings),

@@ -5,18 +5,17 @@ Knows nothing of what is computed.
 
 from __future__ import annotations
 
+import ctypes
 import os
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future
-from typing import TypeVar
-
-_T = TypeVar("_T")
+from contextlib import suppress
 
 _SPINS = 10_000
 """Looks for work before a thread falls asleep: .1 to .5 ms, as processors take .01 to .05 µs for one. Longer
 than what lies between two layers of a pass, far shorter than what lies between two passes.
 """
+
+_HARD = 2
+"""OpenMP's ``omp_pause_hard``: nothing is kept."""
 
 
 def let_threads_doze() -> None:
@@ -29,28 +28,17 @@ def let_threads_doze() -> None:
 
     GNU's OpenMP lets none spin while there are more of its threads than cores, busy or not, and every thread
     that has ever divided its work among others keeps these for as long as it lives. So in a server the
-    engine's thread has to be the only one that does; see `in_passing`.
+    engine's thread has to be the only one that does; see `let_threads_go`.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
         os.environ.setdefault("GOMP_SPINCOUNT", str(_SPINS))
 
 
-def in_passing(work: Callable[[], _T]) -> _T:
-    """What ``work`` returns, done by a thread that ends with it, as do those that it divides its work among.
+def let_threads_go() -> None:
+    """End the threads that this one has divided its work among so far; new ones come if it does so again.
 
-    Ctrl-C does not wait for it.
-
-    Raises:
-        BaseException: what ``work`` raised.
+    Where OpenMP is older than 5.0, or not to be found, they stay.
     """
-    done: Future[_T] = Future()
-
-    def run() -> None:
-        try:
-            done.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - it is the caller's
-            done.set_exception(error)
-
-    threading.Thread(target=run, name="bitswitch-passing", daemon=True).start()
-    return done.result()
+    with suppress(AttributeError):
+        ctypes.CDLL(None).omp_pause_resource_all(_HARD)

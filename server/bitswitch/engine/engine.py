@@ -28,7 +28,7 @@ from bitswitch.engine.residency import Residency
 from bitswitch.engine.runner import Runner
 from bitswitch.engine.state import Condition, EngineState, Verdict
 from bitswitch.engine.tables import large_tables
-from bitswitch.engine.threads import alone
+from bitswitch.engine.threads import alone, claim
 from bitswitch.errors import BitswitchError, InvalidSwitchError, UnavailableError
 from bitswitch_store.switch import Switch, SwitchError
 
@@ -66,6 +66,7 @@ class Engine:
         queue_seconds: float = math.inf,
         verify_every: float = 0.0,
     ) -> None:
+        claim()  # for the passes that show what they cost
         self._base = base
         self._fetch = fetch
         self._heads = Heads(base)

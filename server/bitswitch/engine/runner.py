@@ -29,6 +29,7 @@ from bitswitch.engine.schedule import Scheduler, Step
 from bitswitch.engine.state import Verdict
 from bitswitch.engine.swap import Swap
 from bitswitch.engine.tables import Tables
+from bitswitch.engine.threads import claim
 from bitswitch.errors import BitswitchError, NotFiniteError, UnavailableError
 
 _log = logging.getLogger(__name__)
@@ -69,8 +70,8 @@ class Runner:
         self.steps = dict.fromkeys(("stay", "switch", "overlay"), 0)
 
     def warm_up(self) -> None:
-        """Compile the kernels, or read them from numba's cache."""
-        torch.set_num_threads(torch.get_num_threads())  # this thread's own from now on, whatever others set
+        """Compile the kernels, or read them from numba's cache; in the thread that is to run."""
+        claim()
         self.swap.warm_up()
         if self._overlay.reason is not None:
             _log.info("no mixed batches: %s", self._overlay.reason)

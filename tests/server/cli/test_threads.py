@@ -1,11 +1,15 @@
 """How the threads that compute are set up before there are any."""
 
 import os
-import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from numba import get_num_threads, njit, prange, threading_layer
 
-from bitswitch.cli.threads import in_passing, let_threads_doze
+from bitswitch.cli.threads import let_threads_doze, let_threads_go
 
 GIVEN = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
@@ -32,16 +36,24 @@ def test_what_the_user_has_set_is_not_overruled(bare, name):
         assert "GOMP_SPINCOUNT" not in os.environ
 
 
-def test_work_in_passing_is_done_elsewhere_by_a_thread_that_ends():
-    thread = in_passing(threading.current_thread)
-    assert thread is not threading.current_thread()
-    thread.join(10)
-    assert not thread.is_alive()
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux does")
+def test_threads_are_let_go_and_come_again():
+    if get_num_threads() == 1 or threading_layer() != "omp":
+        pytest.skip("nothing is divided here, or not by OpenMP")
+
+    def divide():
+        torch.get_num_threads()  # its OpenMP is numba's too once it is loaded
+        _fill(np.empty(1000))
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    with ThreadPoolExecutor(1) as one:
+        divided = one.submit(divide).result()
+        one.submit(let_threads_go).result()
+        assert len(list(Path("/proc/self/task").iterdir())) < divided
+        assert one.submit(divide).result() == divided
 
 
-def test_what_work_in_passing_raises_is_the_callers():
-    def broken():
-        raise SystemExit(3)
-
-    with pytest.raises(SystemExit, match="3"):
-        in_passing(broken)
+@njit(parallel=True)
+def _fill(values):
+    for i in prange(len(values)):
+        values[i] = i
