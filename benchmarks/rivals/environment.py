@@ -11,8 +11,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from bitswitch.cli.threads import SETTINGS
+
 PINS = Path(__file__).parent
-OURS = ("PYTHONPATH", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+OURS = ("PYTHONPATH", *SETTINGS)
 """Variables of this process's environment that no rival inherits."""
 
 

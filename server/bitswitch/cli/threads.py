@@ -14,6 +14,9 @@ _SPINS = 10_000
 than what lies between two layers of a pass, far shorter than what lies between two passes.
 """
 
+SETTINGS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": str(_SPINS)}
+"""What `let_threads_doze` puts into the environment."""
+
 _HARD = 2
 """OpenMP's ``omp_pause_hard``: nothing is kept."""
 
@@ -31,8 +34,8 @@ def let_threads_doze() -> None:
     engine's thread has to be the only one that does; see `let_threads_go`.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-        os.environ.setdefault("GOMP_SPINCOUNT", str(_SPINS))
+        for name, value in SETTINGS.items():
+            os.environ.setdefault(name, value)
 
 
 def let_threads_go() -> None:

@@ -1,14 +1,14 @@
-"""How the threads that compute are set up before there are any."""
+"""How the threads that compute are set up before there are any, and let go."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from numba import get_num_threads, njit, prange, threading_layer
+from numba import njit, prange
 
+import openmp
 from bitswitch.cli.threads import let_threads_doze, let_threads_go
 
 GIVEN = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
@@ -36,20 +36,18 @@ def test_what_the_user_has_set_is_not_overruled(bare, name):
         assert "GOMP_SPINCOUNT" not in os.environ
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux does")
 def test_threads_are_let_go_and_come_again():
-    if get_num_threads() == 1 or threading_layer() != "omp":
-        pytest.skip("nothing is divided here, or not by OpenMP")
+    openmp.require()
 
     def divide():
         torch.get_num_threads()  # its OpenMP is numba's too once it is loaded
         _fill(np.empty(1000))
-        return len(list(Path("/proc/self/task").iterdir()))
+        return openmp.count()
 
     with ThreadPoolExecutor(1) as one:
         divided = one.submit(divide).result()
         one.submit(let_threads_go).result()
-        assert len(list(Path("/proc/self/task").iterdir())) < divided
+        assert openmp.count() < divided
         assert one.submit(divide).result() == divided
 
 

@@ -5,13 +5,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from numba import get_num_threads, threading_layer
+from numba import get_num_threads
 
+import openmp
 from bitswitch.base.load import load
 from bitswitch.core import Mix, Request, Want
 from bitswitch.engine.admission import FEW
@@ -234,18 +234,16 @@ def test_a_changed_weight_is_found_and_named(engine):
     assert verdict.differing == (name,)
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux does")
 def test_a_switch_is_made_ready_without_threads_that_stay(engine):
     """GNU's OpenMP keeps them beside the engine's, and then lets none of them spin."""
-    if get_num_threads() == 1 or threading_layer() != "omp":
-        pytest.skip("nothing is divided here, or not by OpenMP")
+    openmp.require()
     with ThreadPoolExecutor(1) as one:
         one.submit(get_num_threads).result()  # it is there, and numba's own
-        before = len(list(Path("/proc/self/task").iterdir()))
+        before = openmp.count()
         one.submit(engine.check, engine.switches["s0"]).result()
-        assert len(list(Path("/proc/self/task").iterdir())) == before
+        assert openmp.count() == before
         one.submit(Planes, engine._arena, engine.switches["s0"]).result()
-        assert len(list(Path("/proc/self/task").iterdir())) > before  # what it would be otherwise
+        assert openmp.count() > before  # what it would be otherwise
 
 
 def test_switches_of_another_base_or_shape_are_refused(engine):
