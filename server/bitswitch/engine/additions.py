@@ -45,7 +45,9 @@ class Additions(Lookups, Protocol):
 
     @property
     def norms(self) -> torch.Tensor:
-        """Float32 (rows, columns), on the device: what each row's mix sets normalizations' parameters to."""
+        """Float32 (rows, columns), on the device: what each row's mix sets normalizations' parameters to,
+        see `Columns`.
+        """
 
     def moves(self, row: int, column: int, count: int) -> torch.Tensor:
         """What a row's mix adds to a small parameter: float32 (count,), on the device.
@@ -55,14 +57,12 @@ class Additions(Lookups, Protocol):
             column, count: where the parameter lies, see `Columns`, and its number of weights.
         """
 
-    def normalize(
-        self, x: torch.Tensor, scale: torch.Tensor, moves: torch.Tensor | None, eps: float
-    ) -> torch.Tensor:
-        """Vectors normalized, then scaled and moved as their row says: float32, as ``x``.
+    def normalize(self, x: torch.Tensor, *, scale: int, moves: int, eps: float) -> torch.Tensor:
+        """Vectors normalized, then scaled and moved as their row's mix says, as ``x``.
 
         Args:
-            x: (rows, n, dim).
-            scale, moves: float32 (rows, dim).
+            x: (…, dim), as many vectors for each row.
+            scale, moves: where among `norms` these begin.
             eps: see `torch.nn.LayerNorm`.
         """
 

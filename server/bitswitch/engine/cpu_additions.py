@@ -66,55 +66,58 @@ class CpuAdditions:
         self._lookups = CpuLookups(self._needs.mixes)
         self.rows, self.longest = self._lookups.rows, self._lookups.longest
         self.norms = self._needs.norms
+        self._norms = self.norms.numpy()
 
     def moves(self, row: int, column: int, count: int) -> torch.Tensor:
         """See `Additions`."""
         needs = self._needs
         return needs.shares[row] @ torch.from_numpy(needs.vectors[:, column : column + count])
 
-    def normalize(
-        self, x: torch.Tensor, scale: torch.Tensor, moves: torch.Tensor | None, eps: float
-    ) -> torch.Tensor:
+    def normalize(self, x: torch.Tensor, *, scale: int, moves: int, eps: float) -> torch.Tensor:
         """See `Additions`."""
-        result = torch.empty(x.shape)
+        given = _floats(x)
+        result = torch.empty_like(given)
         lookup.normalize(
-            result.numpy(),
-            x.float().contiguous().numpy(),
-            scale.numpy(),
-            (torch.zeros_like(scale) if moves is None else moves).numpy(),
+            result.data_ptr(),
+            given.data_ptr(),
+            given.numel() // (self.rows * given.shape[-1]),
+            given.shape[-1],
+            self._norms,
+            scale,
+            moves,
             eps,
         )
-        return result
+        return result if given is x else result.to(x.dtype)
 
     def linear(
         self, y: torch.Tensor, x: torch.Tensor, *, per_token: bool, tensor: int, block: int, bias: int
     ) -> torch.Tensor:
         """See `Additions`."""
-        needs = self._needs
         laid = self._latest.of(x, lambda: self._lay(x, per_token))
-        sums = y.float().contiguous()
-        given = sums if laid.filled else x.float().contiguous()
-        tiles = laid.tiles
+        sums, given = _floats(y), x if laid.filled else _floats(x)
+        outputs, tiles = y.shape[-1], laid.tiles
         product.add_linear(
-            sums.view(-1, y.shape[-1]).numpy(),
-            given.view(-1, given.shape[-1]).numpy(),
+            sums.data_ptr(),
+            given.data_ptr(),
+            y.numel() // outputs,
+            outputs,
+            x.shape[-1],
             laid.room,
             laid.filled,
-            x.shape[-1],
             tiles.places,
             tiles.scales,
             tiles.starts,
             tiles.widths,
             tiles.switches,
             tiles.bounds,
-            needs.mixes.table,
+            self._needs.mixes.table,
             tensor,
             block,
-            needs.vectors,
+            self._needs.vectors,
             bias,
         )
         laid.filled = True
-        return sums.to(y.dtype)
+        return sums if sums is y else sums.to(y.dtype)
 
     def embedding(self, y: torch.Tensor, ids: torch.Tensor, *, tensor: int, block: int) -> torch.Tensor:
         """See `Additions`."""
@@ -124,3 +127,10 @@ class CpuAdditions:
         """How the lanes of ``x`` are dealt, and room for them."""
         tiles = self._needs.by_token if per_token else self._needs.by_row
         return _Laid(tiles, self._room(tiles.places.size * x.shape[-1]))
+
+
+def _floats(x: torch.Tensor) -> torch.Tensor:
+    """The same as contiguous float32. Itself where it is that already: there are so many layers that what is
+    asked of torch for each shows.
+    """
+    return x if x.dtype is torch.float32 and x.is_contiguous() else x.float().contiguous()

@@ -136,14 +136,12 @@ class CudaAdditions:
         """See `Additions`."""
         return self._shares[:, row] @ self._vectors[:, column : column + count]
 
-    def normalize(
-        self, x: torch.Tensor, scale: torch.Tensor, moves: torch.Tensor | None, eps: float
-    ) -> torch.Tensor:
+    def normalize(self, x: torch.Tensor, *, scale: int, moves: int, eps: float) -> torch.Tensor:
         """See `Additions`."""
-        even = functional.layer_norm(x.float(), x.shape[-1:], None, None, eps)
-        if moves is None:
-            return even.mul_(scale.unsqueeze(1))
-        return torch.addcmul(moves.unsqueeze(1), even, scale.unsqueeze(1), out=even)
+        dim = x.shape[-1]
+        even = functional.layer_norm(x.float(), (dim,), None, None, eps).view(self.rows, -1, dim)
+        scales, moved = (self.norms[:, None, first : first + dim] for first in (scale, moves))
+        return torch.addcmul(moved, even, scales, out=even).view(x.shape).to(x.dtype)
 
     def linear(
         self, y: torch.Tensor, x: torch.Tensor, *, per_token: bool, tensor: int, block: int, bias: int

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -20,7 +21,12 @@ LANES = 16
 """Floats of one vector: what AVX-512 holds; elsewhere the compiler takes several registers."""
 
 _CHAINS = 2
-"""Sums of a row, so that an addition need not wait for the one before. AVX2's registers hold no more."""
+"""Sums of a row, so that an addition need not wait for the one before."""
+
+WIDEST = 96 if get_host_cpu_features().get("avx512f") else 48
+"""Tokens of the widest tile: as many as the processor's registers hold two sums of, up to where a tile would
+outgrow its second cache.
+"""
 
 _FLOAT = ir.FloatType()
 _VECTOR = ir.VectorType(_FLOAT, LANES)
@@ -50,6 +56,13 @@ def _spread(builder: Any, value: Any) -> Any:
     return builder.shuffle_vector(first, nothing, zeros)
 
 
+def _finished(builder: Any, value: Any) -> Any:
+    """The same integer, as if nobody knew how it came about: it is computed once, and not again in each
+    load's address, of which Intel's processors would make an instruction of its own.
+    """
+    return builder.asm(ir.FunctionType(_WORD, [_WORD]), "", "=r,0", [value], side_effect=False)
+
+
 def _word(value: int) -> Any:
     return ir.Constant(_WORD, value)
 
@@ -58,88 +71,135 @@ _SIGNS = (1.0, -1.0, 0.0, 0.0)
 """What a mark's line is multiplied with, by its sign bit, or'ed with 2 to leave it out."""
 
 
-class _Row:
-    """The loop over one matrix row's active weights, in LLVM's terms; see `_add_row`.
+class _Rows:
+    """The loops over a matrix's rows and over each one's active weights, in LLVM's terms; see `add_rows`.
 
-    Two at a time, an odd one first, without a branch. Signs come out of a table: taken from registers they
-    would cost two moves between the processor's halves.
+    Marks are taken two at a time, an odd one first, without a branch. Signs come out of a table: taken from
+    registers they would cost two moves between the processor's halves.
     """
 
     def __init__(self, builder: Any, vectors: int, arguments: Any) -> None:
         self.builder, self.vectors = builder, vectors
-        self.tile, self.offsets, self.count, self.scale, self.total = arguments
+        self.tile, self.apart, self.offsets, self.sizes, self.scales, self.rows, self.total = arguments
         kind = ir.ArrayType(_FLOAT, len(_SIGNS))
         self.signs = cgutils.global_constant(builder, "signs", ir.Constant(kind, list(_SIGNS)))
 
     def generate(self) -> None:
         builder = self.builder
+        before = builder.block
+        names = ("row", "marks", "next", "end")
+        head, marks, following, end = (builder.append_basic_block(name) for name in names)
+        builder.cbranch(builder.icmp_signed("<", _word(0), self.rows), head, end)
+        builder.position_at_end(head)
+        row, tile, offsets, total = (builder.phi(_WORD) for _ in range(4))
+        size = _load(builder, builder.add(self.sizes, builder.shl(row, _word(1))), ir.IntType(16))
+        count = builder.zext(size, _WORD)
+        builder.cbranch(builder.icmp_signed("<", _word(0), count), marks, following)
+        builder.position_at_end(marks)
+        scale = _load(builder, builder.add(self.scales, builder.shl(row, _word(2))), _FLOAT)
+        self._row(tile, offsets, count, scale, total)
+        builder.branch(following)
+        builder.position_at_end(following)
+        steps = (
+            (row, _word(0), builder.add(row, _word(1))),
+            (tile, self.tile, builder.sub(tile, self.apart)),
+            (offsets, self.offsets, builder.add(offsets, builder.shl(count, _word(1)))),
+            (total, self.total, builder.add(total, _word(self.vectors * LANES * _BYTES))),
+        )
+        for phi, start, then in steps:
+            phi.add_incoming(start, before)
+            phi.add_incoming(then, following)
+        builder.cbranch(builder.icmp_signed("<", steps[0][2], self.rows), head, end)
+        builder.position_at_end(end)
+
+    def _row(self, tile: Any, offsets: Any, count: Any, scale: Any, total: Any) -> None:
+        """One row's, which has a mark at least."""
+        builder = self.builder
         zero = ir.Constant(_VECTOR, [ir.Constant(_FLOAT, 0.0)] * LANES)
-        odd = builder.and_(self.count, _word(1))
+        odd = builder.and_(count, _word(1))
         first = [zero] * (self.vectors * _CHAINS)
-        self._add(_word(0), first, 0, left_out=builder.xor(odd, _word(1)))
+        self._add(tile, offsets, first, 0, left_out=builder.xor(odd, _word(1)))
         before = builder.block
         body, after = (builder.append_basic_block(name) for name in ("body", "after"))
-        builder.cbranch(builder.icmp_signed("<", odd, self.count), body, after)
+        builder.cbranch(builder.icmp_signed("<", odd, count), body, after)
         builder.position_at_end(body)
         position = builder.phi(_WORD)
         sums = [builder.phi(_VECTOR) for _ in first]
         added = list(sums)
         for chain in range(_CHAINS):
-            self._add(builder.add(position, _word(chain)), added, chain)
+            at = builder.add(offsets, builder.shl(builder.add(position, _word(chain)), _word(1)))
+            self._add(tile, at, added, chain)
         following = builder.add(position, _word(_CHAINS))
         for phi, start, then in zip([position, *sums], [odd, *first], [following, *added], strict=True):
             phi.add_incoming(start, before)
             phi.add_incoming(then, body)
-        builder.cbranch(builder.icmp_signed("<", following, self.count), body, after)
+        builder.cbranch(builder.icmp_signed("<", following, count), body, after)
         builder.position_at_end(after)
         ended = [builder.phi(_VECTOR) for _ in first]
         for phi, start, then in zip(ended, first, added, strict=True):
             phi.add_incoming(start, before)
             phi.add_incoming(then, body)
-        scale = _spread(builder, self.scale)
+        scales = _spread(builder, scale)
         for v in range(self.vectors):
-            total = builder.fadd(ended[v], ended[v + self.vectors])
-            address = builder.add(self.total, _word(v * LANES * _BYTES))
-            product = builder.fmul(total, scale, flags=_FUSED)
+            both = builder.fadd(ended[v], ended[v + self.vectors])
+            address = builder.add(total, _word(v * LANES * _BYTES))
+            product = builder.fmul(both, scales, flags=_FUSED)
             _store(builder, builder.fadd(_load(builder, address, _VECTOR), product, flags=_FUSED), address)
 
-    def _add(self, position: Any, sums: list[Any], chain: int, left_out: Any = None) -> None:
-        """Add a mark's line, with its sign, to a chain of sums; nothing if it is to be left out."""
+    def _add(self, tile: Any, address: Any, sums: list[Any], chain: int, left_out: Any = None) -> None:
+        """Add the line of the mark at an address, with its sign, to a chain of sums; nothing if it is to be
+        left out.
+        """
         builder = self.builder
-        address = builder.add(self.offsets, builder.shl(position, _word(1)))
         offset = builder.zext(_load(builder, address, ir.IntType(16)), _WORD)
         kind = builder.lshr(offset, _word(MINUS.bit_length() - 1))
         if left_out is not None:
             kind = builder.or_(kind, builder.shl(left_out, _word(1)))
         sign = _spread(builder, builder.load(builder.gep(self.signs, [_word(0), kind], inbounds=True)))
         place = builder.and_(offset, _word(OFFSET))
-        line = builder.add(self.tile, builder.mul(place, _word(self.vectors * LANES * _BYTES)))
+        line = builder.add(tile, builder.mul(place, _word(self.vectors * LANES * _BYTES)))
+        if self.vectors > 1:
+            line = _finished(builder, line)
         for v in range(self.vectors):
             value = _load(builder, builder.add(line, _word(v * LANES * _BYTES)), _VECTOR)
             i = chain * self.vectors + v
             sums[i] = builder.fadd(sums[i], builder.fmul(value, sign, flags=_FUSED), flags=_FUSED)
 
 
-def _add_row(vectors: int) -> Any:
-    """``add_row`` for tiles of ``vectors`` times 16 tokens.
+@intrinsic
+def add_rows(
+    context: Any,
+    width: Any,
+    tile: Any,
+    apart: Any,
+    offsets: Any,
+    sizes: Any,
+    scales: Any,
+    rows: Any,
+    total: Any,
+) -> Any:
+    """Add rows of a matrix, times a tile of ``width`` tokens, to lines of ``total``, float32 (rows, width).
 
-    ``add_row(tile, offsets, count, scale, total)`` reads ``count`` uint16 at ``offsets``, 1 at least, and
-    adds scale · Σ ± tile[offset] to the floats at ``total``; ``tile`` is where offset 0's line would begin.
+    The rows' marks lie behind one another, uint16 at ``offsets``, as many as the uint16 at ``sizes`` say; a
+    row's line gets its float32 at ``scales`` times Σ ± tile[offset]. ``tile`` is where offset 0's line would
+    begin for the first row; for each row after it, that lies ``apart`` bytes before.
     """
 
-    @intrinsic
-    def add_row(context: Any, tile: Any, offsets: Any, count: Any, scale: Any, total: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            _Row(builder, vectors, arguments).generate()
-            return context.get_dummy_value()
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        width, *others = arguments
+        done = builder.append_basic_block("done")
+        choice = builder.switch(width, done)
+        for vectors in range(1, WIDEST // LANES + 1):
+            case = builder.append_basic_block(f"vectors_{vectors}")
+            choice.add_case(_word(vectors * LANES), case)
+            builder.position_at_end(case)
+            _Rows(builder, vectors, others).generate()
+            builder.branch(done)
+        builder.position_at_end(done)
+        return context.get_dummy_value()
 
-        whole = types.int64
-        return types.void(whole, whole, whole, types.float32, whole), generate
-
-    return add_row
-
-
-add_row_16, add_row_32, add_row_48 = _add_row(1), _add_row(2), _add_row(3)
+    whole = types.int64
+    return types.void(whole, whole, whole, whole, whole, whole, whole, whole), generate
 
 
 def _transpose(builder: Any, rows: list[Any]) -> list[Any]:

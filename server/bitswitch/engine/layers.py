@@ -139,7 +139,7 @@ class Norm(Layer):
     """A layer normalization.
 
     Args:
-        weight, bias: their columns; -1 for one that is not there, or that no switch can touch.
+        weight, bias: their columns.
     """
 
     module: torch.nn.LayerNorm
@@ -150,12 +150,9 @@ class Norm(Layer):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalized once, then scaled and moved as each row's mix says."""
-        running, module = self.enter(), self.module
+        running = self.enter()
         running.per_token(x)
-        rows = x.reshape(running.additions.rows, -1, x.shape[-1])
-        scale = _set(running, module.weight, self.weight)
-        moves = None if module.bias is None else _set(running, module.bias, self.bias)
-        return running.additions.normalize(rows, scale, moves, module.eps).view(x.shape).to(x.dtype)
+        return running.additions.normalize(x, scale=self.weight, moves=self.bias, eps=self.module.eps)
 
 
 class Whole(Layer):
@@ -199,10 +196,3 @@ class Whole(Layer):
 
 def _plus(parameter: torch.Tensor, moves: torch.Tensor) -> torch.Tensor:
     return (parameter.float() + moves.view(parameter.shape)).to(parameter.dtype)
-
-
-def _set(running: Pass, parameter: torch.Tensor, column: int) -> torch.Tensor:
-    """A normalization's parameter as each row's mix sets it: float32 (rows, dim)."""
-    if column < 0:
-        return parameter.float().expand(running.additions.rows, -1)
-    return running.additions.norms[:, column : column + parameter.numel()]

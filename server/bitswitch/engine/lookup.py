@@ -119,19 +119,24 @@ def add_embedding(
 
 
 @njit(cache=True, nogil=True, parallel=True, fastmath={"reassoc", "contract"})
-def normalize(y: Any, x: Any, scale: Any, moves: Any, eps: float) -> None:
+def normalize(
+    y_address: int, x_address: int, count: int, dim: int, norms: Any, scale: int, moves: int, eps: float
+) -> None:
     """Normalize vectors, and scale and move them as their row says.
 
     Args:
-        y: float32 (rows, n, dim), written.
-        x: float32 (rows, n, dim).
-        scale, moves: float32 (rows, dim), not necessarily contiguous.
+        y_address, x_address: of what is written and what is read, float32 (rows, count, dim).
+        count, dim: their shape.
+        norms: float32 (rows, n), what each row's normalizations are set to.
+        scale, moves: where among these the ones of this normalization begin.
         eps: added to the variance.
     """
-    rows, count, dim = x.shape
+    rows = len(norms)
+    y = carray(pointer(y_address), (rows, count, dim), np.float32)
+    x = carray(pointer(x_address), (rows, count, dim), np.float32)
     share = np.float32(1.0 / dim)
     for r in prange(rows):
-        own_scale, own_moves = scale[r].copy(), moves[r].copy()
+        own_scale, own_moves = norms[r, scale : scale + dim], norms[r, moves : moves + dim]
         for t in range(count):
             total = np.float32(0.0)
             for i in range(dim):

@@ -7,7 +7,7 @@ weight. Knows tokens by their places alone; nothing of modules.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -17,10 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from bitswitch.engine.arena import Arena
-from bitswitch.engine.lanes import LANES
+from bitswitch.engine.lanes import LANES, WIDEST
 from bitswitch.engine.lookup import expand
 from bitswitch.engine.mixes import Mixes, Part
-from bitswitch.engine.product import WIDEST
 
 Share = dict[int, list[tuple[int, int, float]]]
 """One thread's work: for a switch, the runs of places that need it: the first, how many, and their weight."""
@@ -79,14 +78,21 @@ class Columns:
         arena: where the weights lie.
         norms: those of normalizations; they come first.
         others: those of linear layers that are biases, and all of modules of other kinds.
+        fixed: of normalizations, what no switch can touch, by a name of its own.
 
     Attributes:
-        start: by name, the first column.
+        start: by name, the first column; of what is fixed, among `Needs.norms` alone.
         norms: columns of all ``norms``.
-        size: columns in all.
+        size: columns in all, without what is fixed.
     """
 
-    def __init__(self, arena: Arena, norms: Sequence[str], others: Sequence[str]) -> None:
+    def __init__(
+        self,
+        arena: Arena,
+        norms: Sequence[str],
+        others: Sequence[str],
+        fixed: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
         names = (*norms, *others)
         ends = np.cumsum([0, *(int(np.prod(arena.shapes[name])) for name in names)], dtype=np.int64)
         self.start = dict(zip(names, ends.tolist(), strict=False))
@@ -96,6 +102,10 @@ class Columns:
         self._first_blocks = np.array([arena.first_block[name] for name in names], np.int64)
         self._ends = ends
         self._base = torch.cat([arena.flat[:0], *(arena.home(name).flatten() for name in norms)])
+        self._fixed = torch.empty(0, device=arena.device)
+        for name, value in (fixed or {}).items():
+            self.start[name] = self.norms + self._fixed.numel()
+            self._fixed = torch.cat([self._fixed, value.detach().float().flatten()])
 
     def spots(self, length: int) -> NDArray[np.int64]:
         """Where they lie, cut into blocks of ``length``: int64 (blocks, 4), see `cuda_lookup.SPOT`."""
@@ -111,8 +121,11 @@ class Columns:
         ).reshape(-1, 4)
 
     def set_norms(self, moves: torch.Tensor) -> torch.Tensor:
-        """Parameters of normalizations, moved from the base: float32 (rows, norms), rounded to its dtype."""
-        return (self._base.float() + moves).to(self._base.dtype).float()
+        """Parameters of normalizations, moved from the base and rounded to its dtype, then the fixed ones:
+        float32 (rows, norms and more).
+        """
+        moved = (self._base.float() + moves).to(self._base.dtype).float()
+        return torch.cat([moved, self._fixed.expand(len(moves), -1)], 1) if len(self._fixed) else moved
 
     def expand(self, table: NDArray[np.int64]) -> NDArray[np.float32]:
         """What each switch of a table adds to them: float32 (switches, size)."""
@@ -134,7 +147,7 @@ class Needs:
         mixes: the rows' switches.
         vectors: float32 (switches, size), what each switch adds to small parameters.
         shares: float32 tensor (rows, switches), the weights of each row's mix.
-        norms: float32 tensor (rows, norms), what each row's mix sets those of normalizations to.
+        norms: float32 tensor (rows, norms and more), what each row's mix sets those of normalizations to.
     """
 
     def __init__(

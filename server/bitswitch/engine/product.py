@@ -1,8 +1,8 @@
 """The overlay's CPU kernels: a switch's part of a layer's output, from its marks, the weights untouched.
 
 What a linear layer's active weights add to its output is summed per *tile*: the tokens of the rows that
-need the switch side by side, up to 48 of them, so that one mark is up to three vector additions, whatever
-the rows' lengths and places in the batch. Knows nothing of modules, rows or mixes, and keeps no memory.
+need the switch side by side, up to `WIDEST` of them, so that one mark is a few vector additions, whatever the
+rows' lengths and places in the batch. Knows nothing of modules, rows or mixes, and keeps no memory.
 All sums are in fp32.
 """
 
@@ -15,12 +15,9 @@ from numba import carray, njit, prange
 
 from bitswitch.engine.arena import BLOCK
 from bitswitch.engine.bits import pointer
-from bitswitch.engine.knobs import knob
-from bitswitch.engine.lanes import LANES, add_row_16, add_row_32, add_row_48, pack, unpack
+from bitswitch.engine.knobs import knob, write_knobs
+from bitswitch.engine.lanes import LANES, WIDEST, add_rows, pack, unpack
 from bitswitch.engine.reading import block_of, first_slot, knobs_of, offsets_of, search, sizes_of
-
-WIDEST = 48
-"""Tokens of the widest tile: AVX2's registers hold two sums of each, and would hold but one of 64."""
 
 _CHUNK = 384
 """Rows of a matrix whose sums lie in the cache until they are added to the output."""
@@ -60,16 +57,27 @@ def _multiply(
     tensor: int,
     first_block: int,
     room: Any,
+    steps: Any,
+    found: Any,
 ) -> None:
     """Add rows ``low:high`` of a switch's part of a matrix, times a tile, to ``total``, float32
     (high - low, width).
+
+    What ``room``, uint16 (4096,), ``steps``, float32 (high - low,), and ``found``, uint16 (high - low,), hold
+    means nothing.
     """
     width = len(tile) // inputs
     end = high * inputs
     knobs, shared = knobs_of(line, tensor, end)
-    per_row = shared == inputs  # else one for the whole matrix
+    if shared == inputs:
+        write_knobs(steps[: high - low], knobs, low)
+    else:  # one for the whole matrix
+        steps[:] = knob(knobs, 0)
     source, target = np.int64(tile.ctypes.data), np.int64(total.ctypes.data)
+    scales, counted = np.int64(steps.ctypes.data), np.int64(found.ctypes.data)
     sizes, measured = sizes_of(line, tensor, high + end // BLOCK + 1)
+    known = np.int64(sizes.ctypes.data)
+    apart = inputs * width * 4
     for slot in range(first_slot(line, first_block + low * inputs // BLOCK), line[7]):
         block = block_of(line, slot) - first_block
         start = block * BLOCK
@@ -78,24 +86,22 @@ def _multiply(
         address, position, count = offsets_of(
             line, slot, max(low * inputs - start, 0), min(end - start, BLOCK), room
         )
-        offsets = carray(pointer(address), (count,), np.uint16)
-        for row in range(max(low, start // inputs), min(high, (start + BLOCK - 1) // inputs + 1)):
-            if measured:
-                size = np.int64(sizes[row + block])
-            else:
-                size = search(offsets[position:], (row + 1) * inputs - start)
-            if not size:
-                continue
-            step = knob(knobs, row if per_row else 0)
-            begin = source - (row * inputs - start) * width * 4
-            there = target + (row - low) * width * 4
-            if width == 16:
-                add_row_16(begin, address + position * 2, size, step, there)
-            elif width == 32:
-                add_row_32(begin, address + position * 2, size, step, there)
-            else:
-                add_row_48(begin, address + position * 2, size, step, there)
-            position += size
+        first, last = max(low, start // inputs), min(high, (start + BLOCK - 1) // inputs + 1)
+        if measured:
+            own = known + (first + block) * 2
+        else:
+            offsets = carray(pointer(address), (count,), np.uint16)
+            at = position
+            for row in range(first, last):
+                size = search(offsets[at:], (row + 1) * inputs - start)
+                found[row - first] = size
+                at += size
+            own = counted
+        begin = source - (first * inputs - start) * width * 4
+        marks = address + position * 2
+        own_scales = scales + (first - low) * 4
+        there = target + (first - low) * width * 4
+        add_rows(width, begin, apart, marks, own, own_scales, last - first, there)
 
 
 @njit(cache=True, nogil=True)
@@ -119,11 +125,13 @@ def _scatter(y: Any, low: int, high: int, total: Any, moves: Any, places: Any, s
 
 @njit(cache=True, nogil=True, parallel=True)
 def add_linear(
-    y: Any,
-    x: Any,
+    y_address: int,
+    x_address: int,
+    tokens: int,
+    outputs: int,
+    inputs: int,
     tiles: Any,
     filled: bool,
-    inputs: int,
     places: Any,
     scales: Any,
     starts: Any,
@@ -139,8 +147,10 @@ def add_linear(
     """Add the switches' parts of a linear layer to its output.
 
     Args:
-        y: float32 (tokens, outputs).
-        x: float32 (tokens, inputs), the layer's input; not read if the tiles are filled.
+        y_address: of the output, float32 (tokens, outputs). Addresses, since to see a tensor as an array
+            takes longer than this call.
+        x_address: of the layer's input, float32 (tokens, inputs); not read if the tiles are filled.
+        tokens, outputs, inputs: their shapes.
         tiles: float32: tile n is (inputs, widths[n]) from ``starts[n]`` · inputs on. Written, unless
             ``filled`` says that the layer's input lies there.
         places: int32 (lanes,), the token of each lane.
@@ -152,11 +162,13 @@ def add_linear(
         tensor, first_block: the matrix's number in the arena, and its first block.
         vectors, bias: see `lookup.expand`; the bias's column, -1 if there is none.
     """
-    outputs = y.shape[1]
+    y = carray(pointer(y_address), (tokens, outputs), np.float32)
+    x = carray(pointer(x_address), (tokens, inputs), np.float32)
     for part in prange(len(bounds) - 1):
         nothing = np.zeros(_CHUNK, np.float32)
         sums = np.empty(_CHUNK * WIDEST, np.float32)
         room = np.empty(BLOCK, np.uint16)
+        steps, found = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.uint16)
         for n in range(bounds[part], bounds[part + 1]):
             start, width, s = starts[n], widths[n], switches[n]
             lanes = slice(start, start + width)
@@ -168,5 +180,5 @@ def add_linear(
                 total = sums[: (high - low) * width]
                 total[:] = _NOTHING
                 moves = vectors[s, bias + low : bias + high] if bias >= 0 else nothing
-                _multiply(total, low, high, tile, inputs, table[s], tensor, first_block, room)
+                _multiply(total, low, high, tile, inputs, table[s], tensor, first_block, room, steps, found)
                 _scatter(y, low, high, total, moves, places[lanes], scales[lanes])
