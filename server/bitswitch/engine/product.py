@@ -19,7 +19,7 @@ from bitswitch.engine.knobs import knob, write_knobs
 from bitswitch.engine.lanes import LANES, WIDEST, add_rows, pack, unpack
 from bitswitch.engine.reading import block_of, first_slot, knobs_of, offsets_of, search, sizes_of
 
-_CHUNK = 384
+_CHUNK = 192
 """Rows of a matrix whose sums lie in the cache until they are added to the output."""
 
 _NOTHING = np.float32(0.0)
