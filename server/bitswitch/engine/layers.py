@@ -40,7 +40,7 @@ class Pass:
             ShapeError: neither.
         """
         rows, longest = self.additions.rows, self.additions.longest
-        vectors = x.shape[:-1].numel()
+        vectors = x.numel() // x.shape[-1]
         if vectors == rows * longest:
             return True
         if vectors == rows:

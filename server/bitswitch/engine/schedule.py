@@ -63,6 +63,7 @@ class Scheduler:
         self._batch_tokens = batch_tokens
         self._batch_rows = batch_rows
         self._owed = 0.0
+        self._several = False
         self._served: dict[str, float] = {}
         self._looked = time.monotonic()
 
@@ -78,7 +79,11 @@ class Scheduler:
         """
         first = waiting[0][0]
         seconds = self._seconds(waiting)
-        mixed = overlays and any(job.request.mix != first.request.mix for job in _turns(waiting))
+        several = any(job.request.mix != first.request.mix for job in _turns(waiting))
+        # Where several mixes waited a step ago, they will again: whoever comes between has to be followed by
+        # the way back to the base too.
+        mixed = overlays and (several or self._several)
+        self._several = several
         ways = [self._in_place(waiting, first, resident, active, seconds, leaves=mixed)]
         if mixed:
             ways.append(self._overlaid(waiting, first, resident, active, seconds))
@@ -109,7 +114,8 @@ class Scheduler:
     ) -> tuple[float, Step]:
         """Go to the first job's mix. The transition serves all who wait for it, in this step or the next.
 
-        Where the others could be overlaid (``leaves``), the way back to the base is part of the price.
+        Where others could be overlaid, now or soon (``leaves``), the way back to the base is part of the
+        price.
         """
         mix = first.request.mix
         company = [job for job in _turns(waiting) if job.request.mix == mix]

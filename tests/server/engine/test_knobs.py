@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
 
-from bitswitch.engine.knobs import address_of, knob, knobs_at
+from bitswitch.engine.knobs import address_of, knob, knobs_at, write_knobs
 from bitswitch_store.knobs import narrowest
 
 HALVES = st_np.arrays(np.float16, st.integers(1, 20), elements=st.floats(0, 10_000, width=16))
@@ -15,7 +15,12 @@ WIDE = np.array([0.5, 1e-4], np.float32)
 
 def read(kept, first, last):
     knobs = knobs_at(address_of(kept), first, last)
-    return np.array([knob(knobs, i) for i in range(last - first)], np.float32)
+    found = np.array([knob(knobs, i) for i in range(last - first)], np.float32)
+    for start in range(last - first):
+        written = np.empty(last - first - start, np.float32)
+        write_knobs(written, knobs, start)
+        assert written.tobytes() == found[start:].tobytes()
+    return found
 
 
 @given(HALVES)

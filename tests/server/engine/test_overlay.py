@@ -27,8 +27,13 @@ WORDS = 60
 class House:
     """A base, switches of it, and both ways to answer."""
 
-    def __init__(self, folder, dtype=None):
-        self.base = load(folder, dtype=dtype)
+    def __init__(self, folder, dtype=None, *, without=()):
+        base = load(folder, dtype=dtype)
+        fixed = {name: value for name, value in base.parameters.items() if name.endswith(without)}
+        for value in fixed.values():
+            value.add_(0.5)  # to neither 0 nor 1
+        kept = {name: value for name, value in base.parameters.items() if name not in fixed}
+        self.base = dataclasses.replace(base, parameters=kept)
         self.arena = Arena(self.base.parameters)
         self.loaded = self.arena.weights.copy()
         self.swap = Swap(self.arena)
@@ -117,6 +122,15 @@ def test_every_image_is_answered_as_in_place(family, tmp_path):
     found = house.overlaid(rows, MIXES)
     assert distance(found, house.in_place(rows, MIXES)) < 1e-4
     assert distance(found, house.in_place(rows, [()] * len(rows))) > 0.1
+    assert house.intact()
+
+
+def test_what_no_switch_can_touch_of_a_norm_stays_as_it_is(tiny_base):
+    """As where the checkpoint's files lack it."""
+    house = House(tiny_base, without=("layer.0.output.LayerNorm.bias", "layer.1.output.LayerNorm.weight"))
+    assert house.overlay.reason is None
+    rows = [house.row(length) for length in ROWS]
+    assert distance(house.overlaid(rows, MIXES), house.in_place(rows, MIXES)) < 1e-4
     assert house.intact()
 
 

@@ -51,6 +51,15 @@ def test_one_mix_alone_is_never_overlaid():
     assert not step.overlaid
 
 
+def test_a_straggler_between_mixed_steps_is_overlaid_and_the_next_one_is_not():
+    # In place a lone request takes 1.4 seconds, and 1 for the way there and 1 back; overlaid 1.4 and 1.6.
+    one = scheduler(overlay=(0.0, 4e-4), transition=(1.0, 0.0))
+    assert not choose(one, [job("1", A)]).overlaid
+    assert choose(one, [job("2", A), job("3", B)]).overlaid
+    assert choose(one, [job("4", A)]).overlaid
+    assert not choose(one, [job("5", A)]).overlaid
+
+
 def test_a_long_queue_for_one_mix_pays_back_its_transition():
     costs = {"overlay": (0.0, 2e-4), "transition": (2.0, 0.0)}
     few = [job("a0", A), job("b", B)]
