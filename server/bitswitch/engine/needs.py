@@ -102,10 +102,10 @@ class Columns:
         self._first_blocks = np.array([arena.first_block[name] for name in names], np.int64)
         self._ends = ends
         self._base = torch.cat([arena.flat[:0], *(arena.home(name).flatten() for name in norms)])
-        self._fixed = torch.empty(0, device=arena.device)
-        for name, value in (fixed or {}).items():
-            self.start[name] = self.norms + self._fixed.numel()
-            self._fixed = torch.cat([self._fixed, value.detach().float().flatten()])
+        constants = [value.detach().float().flatten() for value in (fixed or {}).values()]
+        starts = np.cumsum([self.norms, *map(len, constants)]).tolist()
+        self.start.update(zip(fixed or {}, starts, strict=False))
+        self._fixed = torch.cat([torch.empty(0, device=arena.device), *constants])
 
     def spots(self, length: int) -> NDArray[np.int64]:
         """Where they lie, cut into blocks of ``length``: int64 (blocks, 4), see `cuda_lookup.SPOT`."""

@@ -158,45 +158,38 @@ def _install(
     if size > _MOST:
         raise _UnfitError(f"{', '.join(whole)} are {size} weights of other modules; {_MOST} at most")
     others += whole
-    columns = Columns(arena, norms, others, _fixed(held))
-    layers = {
-        place: _layer(place, module, own, stage=stage, arena=arena, columns=columns)
-        for place, (module, own) in held.items()
-    }
+    columns = Columns(arena, norms, others, _name_fixed(held))
+    layers = {place: _layer(module, own, stage, arena, columns) for place, (module, own) in held.items()}
     for place, layer in layers.items():
         model.set_submodule(place, layer)
     return layers, columns
 
 
-def _fixed(held: Mapping[str, tuple[torch.nn.Module, Mapping[str, str]]]) -> dict[str, torch.Tensor]:
-    """What no switch can touch of normalizations, by place and kind; what is not there, as if it were."""
-    found = {}
+def _name_fixed(held: Mapping[str, tuple[torch.nn.Module, dict[str, str]]]) -> dict[str, torch.Tensor]:
+    """Add to ``held`` a name for what no switch can touch of a normalization, and give the values by these;
+    of what is not there, those that change nothing.
+    """
+    neutral = {"weight": torch.ones_like, "bias": torch.zeros_like}
+    fixed = {}
     for place, (module, own) in held.items():
         if type(module) is torch.nn.LayerNorm:
-            neutral = {"weight": torch.ones_like, "bias": torch.zeros_like}
-            for kind in neutral.keys() - own.keys():
+            for kind in [kind for kind in neutral if kind not in own]:
                 value = getattr(module, kind)
-                found[f"{place}.{kind}"] = neutral[kind](module.weight) if value is None else value
-    return found
+                own[kind] = f"{place}.{kind}"
+                fixed[own[kind]] = neutral[kind](module.weight) if value is None else value
+    return fixed
 
 
 def _layer(
-    place: str,
-    module: torch.nn.Module,
-    own: Mapping[str, str],
-    *,
-    stage: Stage,
-    arena: Arena,
-    columns: Columns,
+    module: torch.nn.Module, own: Mapping[str, str], stage: Stage, arena: Arena, columns: Columns
 ) -> Layer:
-    """The overlaid layer for the module at a place; ``own`` gives its switchable parameters' names in the
-    arena.
+    """The overlaid layer for a module; ``own`` gives its parameters' names in the arena or, of those that are
+    fixed, in ``columns``.
     """
     if type(module) not in _KNOWN:
         return Whole(module, stage, columns={kind: columns.start[name] for kind, name in own.items()})
     if isinstance(module, torch.nn.LayerNorm):
-        scale, moves = (columns.start[own.get(kind, f"{place}.{kind}")] for kind in ("weight", "bias"))
-        return Norm(module, stage, weight=scale, bias=moves)
+        return Norm(module, stage, weight=columns.start[own["weight"]], bias=columns.start[own["bias"]])
     weight, bias = own.get("weight", ""), own.get("bias", "")
     tensor, block = arena.names.index(weight), arena.first_block[weight]
     if isinstance(module, torch.nn.Linear):
