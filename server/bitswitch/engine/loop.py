@@ -143,7 +143,7 @@ class Loop:
         self._pace.step(sum(job.request.tokens for job in step.jobs))
         if self._runner.run(step):
             self._recovery.went_well()
-        if not len(self._queue):
+        if self._queue.idle:  # not its length: who has gone, or waits for the disk, keeps no step waiting
             self._pace.rest()
 
     def _patience(self) -> float | None:

@@ -110,6 +110,12 @@ class Queue:
             self._changed.notify_all()
 
     @property
+    def idle(self) -> bool:
+        """Whether nobody could be served now: who waits, if anybody does, has gone or lacks a switch."""
+        with self._changed:
+            return not self._waiting()
+
+    @property
     def closed(self) -> bool:
         """Whether it takes no more and nothing waits."""
         with self._changed:

@@ -202,6 +202,24 @@ def test_the_pace_is_known_where_each_step_takes_all_that_wait(tiny_base):
     engine.stop(10)
 
 
+def test_a_rest_after_callers_that_went_is_no_slow_step(tiny_base):
+    """As when a load generator ends: what waits at the end of a step is cancelled, and long nothing comes."""
+    engine = make(tiny_base)
+    engine.start()
+    rate = engine._loop._pace.rate
+
+    def leave(*_):
+        engine.submit(request(engine, Mix())).cancel()
+
+    hook = engine.base.model.register_forward_pre_hook(leave)
+    engine.submit(request(engine, Mix())).result(30)
+    hook.remove()
+    time.sleep(1.0)
+    engine.submit(request(engine, Mix())).result(30)
+    assert engine._loop._pace.rate == rate
+    engine.stop(10)
+
+
 def test_deadlines_and_cancelled_requests(engine):
     past = engine.submit(request(engine, MIXES[1], deadline=time.monotonic() - 1))
     with pytest.raises(DeadlineExceededError):
