@@ -87,9 +87,10 @@ def rehearse_additions(
     """
     here, own = _side(torch.device("cpu"), dtype, triton=False)
     there, theirs = _side(device, dtype, triton=True)
-    columns = Columns(here, ["vector"], ["narrow"])
+    # They hold the base's norms: each side's lie where its weights do.
+    columns, their_columns = (Columns(arena, ["vector"], ["narrow"]) for arena in (here, there))
     right = _sums(CpuAdditions(LENGTHS, _parts(own), columns, Room()), here, columns)
-    found = _sums(make(LENGTHS, _parts(theirs), columns, there), there, columns)
+    found = _sums(make(LENGTHS, _parts(theirs), their_columns, there), there, their_columns)
     wrong = [
         what
         for what, sums in found.items()

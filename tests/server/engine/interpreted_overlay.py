@@ -14,6 +14,7 @@ from bitswitch.engine import rehearsal
 from bitswitch.engine.arena import Arena
 from bitswitch.engine.cuda_additions import CudaAdditions
 from bitswitch.engine.mixes import Part
+from bitswitch.engine.needs import Columns
 from bitswitch.engine.overlay import Overlay
 from bitswitch.engine.planes import Planes
 from switches import random_switch
@@ -104,6 +105,23 @@ def test_the_rehearsal_hears_every_wrong_note():
     fault = "a norm, a small parameter, wide of tokens, .*, even of rows, even as a table came out wrong"
     with pytest.raises(RuntimeError, match=fault):
         rehearsal.rehearse_additions(Careless, CPU, torch.float32)
+
+
+def test_each_side_of_the_rehearsal_has_its_own_columns(monkeypatch):
+    """They hold weights, and on a GPU the two sides' lie apart."""
+    where = {}
+
+    def columns(arena, *names):
+        own = Columns(arena, *names)
+        where[id(own)] = arena
+        return own
+
+    def make(lengths, parts, columns, arena):
+        assert where[id(columns)] is arena
+        return CudaAdditions(lengths, parts, columns, arena)
+
+    monkeypatch.setattr(rehearsal, "Columns", columns)
+    rehearsal.rehearse_additions(make, CPU, torch.float32)
 
 
 def test_what_the_rehearsal_finds_wrong_is_served_in_place(tmp_path, monkeypatch):
