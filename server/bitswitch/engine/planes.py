@@ -44,8 +44,8 @@ class Planes:
         counts: int32 (n,), a block's active weights.
         starts: int32 (n,), where a block's marks begin, in words of 8 bytes.
         marks: uint64, see `engine.marks`.
-        knobs: those of all parameters behind one another: float32, on the CPU float16 if that holds every one
-            exactly, as it does those of our rule.
+        knobs: those of all parameters behind one another, then a block of zeros: float32, on the CPU float16
+            if that holds every one exactly, as it does those of our rule.
         knob_start: int64 (parameters,), where a parameter's knobs begin.
         width: int64 (parameters,), how many weights of a parameter share a knob.
         slots: int32 (the arena's blocks,), where a block lies in ``blocks``; -1 where it does not.
@@ -93,7 +93,8 @@ class Planes:
         self.counts: Array = np.concatenate([np.empty(0, np.int32), *counts])
         self.starts: Array = np.concatenate([np.empty(0, np.int32), *starts])
         self.marks: Array = np.concatenate([np.empty(0, np.uint64), *marked])
-        self.knobs: Array = np.concatenate([np.empty(0, np.float32), *knobs])
+        # A kernel goes to the end of a vector's last block, and reads on where its knobs end.
+        self.knobs: Array = np.concatenate([*knobs, np.zeros(BLOCK, np.float32)])
         self.sizes: Array = np.concatenate([np.empty(0, np.uint16), *measured])
         if not arena.triton:
             self.knobs = narrowest(self.knobs)
