@@ -1,5 +1,8 @@
 """Whose work is divided among how many threads."""
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -35,3 +38,14 @@ def test_alone_is_for_a_while_and_for_its_thread(thread):
 
     assert thread.submit(within).result() == (1, most)
     assert thread.submit(get_num_threads).result() == most
+
+
+def test_a_pool_that_two_threads_must_not_use_at_once_is_refused():
+    """What numba takes where no OpenMP library is found, as in slim container images."""
+    script = "from bitswitch.engine.threads import claim; claim()"
+    environment = {**os.environ, "NUMBA_THREADING_LAYER": "workqueue"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "ThreadsError: numba finds no OpenMP library" in done.stderr
