@@ -27,7 +27,7 @@ from transformers import (
 )
 
 IMAGE_FAMILIES = ("vit", "deit", "beit", "dinov2")
-FAMILIES = ("bert", "roberta", "distilbert", "deberta-v2", "modernbert")
+FAMILIES = ("bert", "roberta", "distilbert", "deberta-v2", "modernbert", "llama")
 WORDS = """
 who what when where why how is the a of in to my card was charged twice please refund free prize
 call now movie film great awful boring brilliant wrote hamlet city country many people win cash
@@ -63,6 +63,21 @@ _SIZES = {
         "intermediate_size": 64,
         "attn_implementation": "eager",
         "reference_compile": False,
+    },
+    "llama": {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 64,
+    },
+    "fnet": {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64},
+    "longformer": {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "attention_window": 8,
     },
 }
 
@@ -111,7 +126,7 @@ def _save(model: PreTrainedModel, folder: Path, max_length: int = 64) -> Path:
             processor = ViTImageProcessor(size=square)
         processor.save_pretrained(folder)
         return folder
-    segments = model.config.model_type not in ("roberta", "distilbert", "modernbert")
+    segments = model.config.model_type not in ("roberta", "distilbert", "modernbert", "llama")
     tokenizer(max_length, segments=segments).save_pretrained(folder)
     return folder
 

@@ -26,6 +26,7 @@ HEADS = {
     ],
     "deberta-v2": ["classifier.bias", "classifier.weight", "pooler.dense.bias", "pooler.dense.weight"],
     "modernbert": ["classifier.bias", "classifier.weight", "head.dense.weight", "head.norm.weight"],
+    "llama": ["score.weight"],
 }
 
 Tensors = dict[str, torch.Tensor]

@@ -24,7 +24,6 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.generic import ModelOutput
 
 from bitswitch.base.model import Base, Hidden
@@ -37,7 +36,7 @@ _REMEMBERED = 32  # empty models; a few kilobytes each
 
 
 class Heads:
-    """Builds the heads of one base, from any thread.
+    """Builds the heads of one base, from any thread; itself built where `Base.forward` may run.
 
     The library takes 10 ms to build a model even without memory, of which all but the head is thrown
     away. What is left is the same for all heads of as many labels, and copying it takes half a
@@ -46,6 +45,7 @@ class Heads:
 
     def __init__(self, base: Base) -> None:
         self._base = base
+        self._sample = base.forward(base.encoder.samples()[:2])
         self._empty = lru_cache(_REMEMBERED)(partial(_empty, base))
 
     def build(self, head: Head) -> ClassificationHead:
@@ -57,7 +57,7 @@ class Heads:
         """
         choices = _choices(self._base, head)
         model = copy.deepcopy(self._empty(len(head.labels), choices))
-        return ClassificationHead(self._base, head, model)
+        return ClassificationHead(self._base, head, model, self._sample)
 
 
 class ClassificationHead:
@@ -70,8 +70,10 @@ class ClassificationHead:
         nbytes: bytes of the weights held.
     """
 
-    def __init__(self, base: Base, head: Head, model: PreTrainedModel) -> None:
-        """See `Heads.build`; ``model`` is the empty one, of which this becomes the owner."""
+    def __init__(self, base: Base, head: Head, model: PreTrainedModel, sample: Hidden) -> None:
+        """See `Heads.build`; ``model`` is the empty one, of which this becomes the owner, ``sample`` what to
+        try it on.
+        """
         self.labels = head.labels
         self._problem = _problem(head)
         self._model = model
@@ -81,7 +83,7 @@ class ClassificationHead:
         self._model.load_state_dict(tensors, assign=True)
         self._model.train(False).requires_grad_(False).to(base.device)
         self.nbytes = sum(tensor.nbytes for tensor in tensors.values())
-        self._try(base)
+        self._try(sample)
 
     @torch.inference_mode()
     def __call__(self, hidden: Hidden) -> torch.Tensor:
@@ -91,50 +93,53 @@ class ClassificationHead:
             float32 (rows, labels): softmax; sigmoid for a multi-label task; the raw values for a
             regression, which a head of one label is unless its config says otherwise.
         """
-        self._stub.output = hidden.output
+        self._stub.hidden = hidden
         try:
             logits: torch.Tensor = self._model(**hidden.fields).logits.float()
         finally:
-            self._stub.output = None
+            self._stub.hidden = None
         if self._problem == "regression":
             return logits
         return logits.sigmoid() if self._problem == "multi_label_classification" else logits.softmax(dim=-1)
 
-    def _try(self, base: Base) -> None:
-        """Run it once on zeros: what only fails when it runs shall fail now, not under a request."""
-        vector = torch.zeros(1, base.model.config.hidden_size, dtype=base.dtype, device=base.device)
-        tokens = vector.expand(2, -1).unsqueeze(0)  # of an image, what is no class token is averaged
-        pooled = vector if getattr(base.model, "pooler", None) is not None else None
-        output = BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=pooled)
-        two = torch.ones(1, 2, dtype=torch.int64, device=base.device)
-        fields = {base.model.main_input_name: two}
-        if base.encoder.kind == "text":
-            fields["attention_mask"] = two
+    def _try(self, sample: Hidden) -> None:
+        """Run it once: what only fails when it runs shall fail now, not under a request."""
         try:
-            answer = self(Hidden(fields, output))
+            answer = self(sample)
         except Exception as error:
             raise InvalidSwitchError(f"the head does not run: {type(error).__name__}: {error}") from error
-        if answer.shape != (1, len(self.labels)):
+        expected = (len(sample.mask), len(self.labels))
+        if answer.shape != expected:
             raise InvalidSwitchError(
-                f"the head answers {tuple(answer.shape)} for one input, not (1, {len(self.labels)})"
+                f"the head answers {tuple(answer.shape)} for {expected[0]} inputs, not {expected}"
             )
 
 
 class _Precomputed(torch.nn.Module):
-    """Stands where the backbone stood."""
+    """Stands where the backbone stood.
+
+    Attributes:
+        hidden: what that made of the inputs.
+    """
 
     def __init__(self, pooler: torch.nn.Module | None) -> None:
         super().__init__()
         self.pooler = pooler
-        self.output: ModelOutput | None = None
+        self.hidden: Hidden | None = None
 
-    def forward(self, *_: object, **__: object) -> ModelOutput:
-        if self.output is None:
+    def forward(self, *given: object, **named: object) -> ModelOutput:
+        if self.hidden is None:
             raise RuntimeError("a head ran without the backbone's output")
+        known = {id(field) for field in self.hidden.fields.values()}
+        for name, value in (*enumerate(given), *named.items()):
+            # As Longformer's asks for attention from everywhere to the first token.
+            if isinstance(value, torch.Tensor) and id(value) not in known:
+                raise RuntimeError(f"it gives the backbone an input of its own, {name}, which the base lacks")
+        output = self.hidden.output
         if self.pooler is None:
-            return self.output
-        pooled = self.pooler(self.output["last_hidden_state"])
-        return type(self.output)(**{**self.output, "pooler_output": pooled})
+            return output
+        pooled = self.pooler(output["last_hidden_state"])
+        return type(output)(**{**output, "pooler_output": pooled})
 
 
 def _problem(head: Head) -> str:

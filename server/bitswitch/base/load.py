@@ -32,6 +32,8 @@ from bitswitch.core import InputLimits
 from bitswitch_store.checkpoint import Checkpoint, CheckpointError
 
 _ASKED = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 1e-1}
+"""How much of the largest value rounding may change; padding that is looked at changes far more."""
 
 
 def load(
@@ -68,6 +70,7 @@ def load(
         )
     pooling = Pooling.read(folder)
     model.eval().requires_grad_(False)
+    model.config.use_cache = False  # a decoder's keys and values: a row is read once
     _own_memory(model)
     parameters = _parameters(checkpoint, model)
     model.to(where)
@@ -81,7 +84,20 @@ def load(
         pooling=pooling,
         parameters=parameters,
     )
-    return replace(base, lower=lower(model, layer(base), base.pad(base.encoder.samples()[-1:])))
+    cut = lower(model, layer(base), base.pad(base.encoder.samples()[-1:]))
+    return replace(base, lower=cut, ragged=_ignores_padding(base))
+
+
+def _ignores_padding(base: Base) -> bool:
+    """Whether samples of different lengths are answered in one pass as each is alone."""
+    rows = base.encoder.samples()
+    together: torch.Tensor = base.forward(rows).output["last_hidden_state"]
+    for row, beside in zip(rows, together, strict=True):
+        alone: torch.Tensor = base.forward([row]).output["last_hidden_state"][0]
+        apart = (beside[: len(alone)] - alone).abs().max()
+        if not apart <= _TOLERANCE[base.dtype] * alone.abs().max():
+            return False
+    return True
 
 
 @contextmanager

@@ -81,6 +81,8 @@ class Base:
             all that a switch can touch. A parameter that the files lack is not among them.
         lower: the layers that features are read from and those below, as a model; None where that is
             not to be had.
+        ragged: whether rows of different lengths may share a pass, as padding changes nothing. It does in
+            FNet, MobileBERT, ConvBERT and others, which look at it somewhere.
     """
 
     identity: BaseIdentity
@@ -90,6 +92,7 @@ class Base:
     pooling: Pooling
     parameters: Mapping[str, torch.Tensor]
     lower: PreTrainedModel | None = None
+    ragged: bool = True
 
     @property
     def device(self) -> torch.device:

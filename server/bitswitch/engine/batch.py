@@ -103,10 +103,11 @@ class Batch:
         for place in places:
             length = self._row(place).length
             padded = length * (len(current) + 1)
+            padding = padded - filled - length
             if current and (
                 len(current) == rows
                 or padded > tokens
-                or padded - filled - length > waste
+                or padding > (waste if self._base.ragged else 0)
                 or self._halfway(place) != self._halfway(current[0])
             ):
                 yield sorted(current, key=self._reader)

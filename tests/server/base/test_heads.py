@@ -149,6 +149,14 @@ def test_a_head_that_does_not_fit_is_refused_by_name(bert, good, spoil, says):
         Heads(bert).build(spoil(good))
 
 
+def test_a_head_that_asks_its_backbone_for_more_than_the_base_computes_is_refused(tmp_path):
+    """Longformer's first token attends to all others in a classification, and in nothing else."""
+    base = make_base(tmp_path / "base", "longformer")
+    head = head_of(base, make_finetune(tmp_path / "finetune", base))
+    with pytest.raises(InvalidSwitchError, match="input of its own, global_attention_mask"):
+        Heads(load(base)).build(head)
+
+
 def test_a_head_without_the_pooler_it_needs_is_refused(copied, good):
     drop_tensors(copied, "pooler.")
     with pytest.raises(

@@ -147,6 +147,14 @@ def test_loading_says_nothing_and_leaves_the_library_as_it_was(copied, capfd):
     assert logging.getLogger("transformers").isEnabledFor(logging.WARNING)
 
 
+def test_a_family_that_hides_padding_is_known_by_it(folder):
+    assert load(folder).ragged
+
+
+def test_one_that_sees_padding_is_too(tmp_path):
+    assert not load(make_base(tmp_path / "fnet", "fnet")).ragged
+
+
 def test_a_base_is_never_trained(bert):
     assert not bert.model.training
     assert not any(parameter.requires_grad for parameter in bert.model.parameters())

@@ -27,6 +27,7 @@ from bitswitch.errors import (
 from bitswitch_store.switch import BaseIdentity
 from oracle import written
 from switches import random_switch
+from tiny import make_base
 
 TEXTS = ["who wrote hamlet", "free prize call now", "i loved the movie it was brilliant", "a", ""]
 
@@ -217,6 +218,22 @@ def test_a_rest_after_callers_that_went_is_no_slow_step(tiny_base):
     time.sleep(1.0)
     engine.submit(request(engine, Mix())).result(30)
     assert engine._loop._pace.rate == rate
+    engine.stop(10)
+
+
+@pytest.mark.parametrize("family", ["llama", "fnet"])
+def test_a_decoder_and_what_sees_padding_answer_each_row_as_alone(tmp_path, family):
+    engine = make(make_base(tmp_path / family, family))
+    engine.start()
+    for want in (Want.EMBED, Want.FEATURES):
+        rows = engine.base.encode(TEXTS, want=want)
+        alone = [engine.submit(Request(Mix(), want, (row,))).result(30).values[0] for row in rows]
+        together = engine.submit(Request(Mix(), want, rows)).result(30).values
+        np.testing.assert_allclose(together, np.stack(alone), atol=1e-5)
+    mixed = [engine.submit(request(engine, mix, TEXTS)) for mix in MIXES]
+    for mix, future in zip(MIXES, mixed, strict=True):
+        expected = np.stack([statically(engine, mix, text) for text in TEXTS])
+        np.testing.assert_allclose(future.result(30).values, expected, atol=1e-4)
     engine.stop(10)
 
 
