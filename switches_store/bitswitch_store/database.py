@@ -58,6 +58,7 @@ class Database:
 
     def __init__(self, url: str | URL) -> None:
         self._engine = open_database(url)
+        self._writer = threading.Lock()
 
     def close(self) -> None:
         """Close the connections; the database is not used after that."""
@@ -96,11 +97,17 @@ class Database:
         Raises:
             StoreUnavailable: the database does not answer.
         """
-        with self.reading() as connection:
-            if connection.dialect.name == "postgresql":
-                connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{TURN_SECONDS}s'")
-            connection.execute(update(writer).values(turn=writer.c.turn + 1))
-            yield connection
+        # First: who waits holds no connection, of which those who read would be left none.
+        if not self._writer.acquire(timeout=TURN_SECONDS):
+            raise StoreUnavailable(f"others have been writing for {TURN_SECONDS} s; try again")
+        try:
+            with self.reading() as connection:
+                if connection.dialect.name == "postgresql":
+                    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{TURN_SECONDS}s'")
+                connection.execute(update(writer).values(turn=writer.c.turn + 1))
+                yield connection
+        finally:
+            self._writer.release()
 
 
 def catalog_url(root: Path) -> URL:

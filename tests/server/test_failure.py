@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,7 @@ import pytest
 import torch
 from prometheus_client.parser import text_string_to_metric_families
 
+from bitswitch.api import switches
 from bitswitch.engine import cpu, recovery
 from bitswitch.engine.admission import FEW
 from bitswitch_store import database
@@ -248,6 +250,32 @@ def test_the_database_is_held_by_another_process(broken_soon, caller, switch_fil
     assert caller.get("/v1/switches/another").status_code == 404
     assert caller.post("/v1/switches", files=upload, data={"name": "another"}).status_code in (200, 201)
     assert ask(caller, model="another").status_code == 200
+    assert whole(caller)
+
+
+def test_uploads_that_wait_for_the_store_keep_nobody_waiting(broken_soon, caller, switch_files, monkeypatch):
+    """More of them than there are threads for requests."""
+    hold, entered = threading.Event(), threading.Semaphore(0)
+    put = broken_soon.store.put
+
+    def slow(*given, **named):
+        entered.release()
+        assert hold.wait(30)
+        return put(*given, **named)
+
+    monkeypatch.setattr(broken_soon.store, "put", slow)
+    data = switch_files["topic"].read_bytes()
+    with ThreadPoolExecutor(40) as pool:
+        uploads = [
+            pool.submit(caller.post, "/v1/switches", files={"file": data}, data={"name": f"more{n}"})
+            for n in range(40)
+        ]
+        assert entered.acquire(timeout=20)
+        until(lambda: switches._PUBLISHING.statistics().tasks_waiting > 35)
+        assert ask(caller).status_code == 200
+        assert not any(upload.done() for upload in uploads)
+        hold.set()
+        assert {upload.result().status_code for upload in uploads} == {201}
     assert whole(caller)
 
 

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager, nullcontext
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from threading import Semaphore
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -364,6 +365,31 @@ def test_reading_waits_for_no_writer(catalog: Catalog):
         rows.delete("acme", "a", None, force=False)
         assert catalog.find("acme", "a").version == 1
     assert catalog.find("acme", "a") is None
+
+
+def test_who_waits_for_a_turn_keeps_no_connection_from_those_who_read(tmp_path: Path):
+    with (
+        closing(Database(url(tmp_path))) as database,
+        closing(sqlite3.connect(tmp_path / "catalog.sqlite3", isolation_level=None)) as other,
+        ThreadPoolExecutor(40) as pool,
+    ):
+
+        def write(begun: Semaphore) -> None:
+            begun.release()
+            with database.writing():
+                pass
+
+        other.execute("BEGIN IMMEDIATE")
+        begun = Semaphore(0)
+        waiting = [pool.submit(write, begun) for _ in range(40)]
+        for _ in waiting:
+            begun.acquire()
+        assert database.turn() == 0
+        assert not any(one.done() for one in waiting)
+        other.execute("ROLLBACK")
+        for one in waiting:
+            one.result(30)
+        assert database.turn() == len(waiting)
 
 
 def test_the_migrations_make_the_tables_the_code_knows(database_url: URL):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 from typing import Annotated, Any
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import FileResponse
 
@@ -29,6 +30,11 @@ Which = Annotated[
 Number = Annotated[int | None, Query(ge=1, le=999_999_999, description="One version; all if not given.")]
 Force = Annotated[bool, Query(description="Delete it although aliases point there, and those too.")]
 
+_PUBLISHING = CapacityLimiter(2)
+"""Uploads that are checked and stored at a time, in threads of their own: requests, which are resolved and
+tokenized in others, shall not wait behind them. One checks while another waits for the store.
+"""
+
 _FORM: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -50,7 +56,7 @@ async def publish(request: Request, house: House, who: Who) -> SwitchOut:
     # The form is read here, after the door: FastAPI would read it before the key is looked at.
     with house.store.receive(house.max_upload_bytes) as upload:
         fields = await read_form(request, upload)
-        entry = await asyncio.to_thread(
+        publish = partial(
             house.publisher.publish,
             upload,
             tenant=who.tenant,
@@ -59,6 +65,8 @@ async def publish(request: Request, house: House, who: Who) -> SwitchOut:
             room=permit_of(request).limits.room,
             by=actor_of(request),
         )
+        # It goes on where the caller hangs up: the file is read until it ends.
+        entry = await to_thread.run_sync(publish, limiter=_PUBLISHING)
     return _out(house, entry)
 
 
