@@ -127,7 +127,7 @@ class House:
             return store.get(digest)
 
         engine = Engine(base, fetch, queue_limit=queue_limit, queue_seconds=queue_seconds)
-        router = AutoSwitch(recipe=recipe(base), k=5)
+        router = AutoSwitch(recipe=recipe(base), k=5, fetch=store.queries)
         publisher = Publisher(store=store, engine=engine, router=router)
         answers = Answers(
             base=base, engine=engine, router=router, store=store, max_inputs=64, timeout=timeout

@@ -49,9 +49,7 @@ class Publisher:
                 if entry.digest in self._router or self._router.recall(entry.digest):
                     continue
                 try:
-                    queries = self._store.queries(entry.digest)
-                    if queries is not None:
-                        self._router.add(entry.digest, queries)
+                    self._router.learn(entry.digest)
                 except (StoreError, SwitchError, BitswitchError) as error:
                     _log.error(
                         "%s/%s@%d is not routed to: %s", entry.tenant, entry.name, entry.version, error

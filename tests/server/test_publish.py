@@ -14,6 +14,7 @@ from bitswitch.core import Mix
 from bitswitch.errors import InvalidSwitchError
 from bitswitch.publish import Publisher
 from bitswitch.router import AutoSwitch
+from bitswitch.selection import Routable
 from bitswitch_store import file
 from bitswitch_store.store import Conflict, CorruptBlob, InvalidName, NotStored
 from bitswitch_store.switch import BaseIdentity, QuerySet, SwitchError
@@ -126,11 +127,31 @@ def test_a_server_that_starts_again_routes_to_what_is_stored(
     again.store.close()
 
 
+def test_what_another_server_publishes_is_routed_to(parts, tiny_base, tmp_path, switch_files):
+    """A new version is in sight everywhere at once; were it not routed to, its name would have no vote."""
+    publish(parts, switch_files["topic"].read_bytes(), "mine")
+    other = House.build(tiny_base, tmp_path / "store")
+    assert other.publisher.resume() == 1
+
+    def nearest(house):
+        _, visible = Routable(house.store, base=house.base.identity.digest).of("default")
+        inputs = house.store.queries(newer.digest).codes.vectors()[:1]
+        (route,) = house.router.pick(inputs, visible, caller="default")
+        return {one.digest for one in route.neighbours}
+
+    newer = publish(parts, switch_files["polarity"].read_bytes(), "mine")
+    without = publish(parts, switch_files["entail"].read_bytes(), "another")
+    assert nearest(other) == nearest(parts) == {newer.digest}
+    assert without.digest not in other.router
+    other.store.close()
+
+
 def test_a_start_opens_no_file_whose_query_set_the_router_kept(
     parts, switch_files, tmp_path, monkeypatch: pytest.MonkeyPatch
 ):
     def started():
-        router = AutoSwitch(recipe=parts.router.recipe, k=5, at_once=0, folder=tmp_path / "routes")
+        kept = {"at_once": 0, "folder": tmp_path / "routes"}
+        router = AutoSwitch(recipe=parts.router.recipe, k=5, fetch=parts.store.queries, **kept)
         publisher = Publisher(store=parts.store, engine=parts.engine, router=router)
         return router, publisher, publisher.resume()
 
@@ -152,7 +173,7 @@ def test_a_start_opens_no_file_whose_query_set_the_router_kept(
     router, _, count = started()  # what the files still hold of it counts for nothing
     assert count == 1
     (left,) = {entry.digest for entry in parts.store.list("default")}
-    near = router.pick(inputs, digests, caller="default")
+    near = router.pick(inputs, [left], caller="default")
     assert {one.digest for route in near for one in route.neighbours} == {left}
     router.close()
 

@@ -114,6 +114,7 @@ class House:
             mode=settings.router_mode,
             quantile=settings.router_quantile,
             folder=folder,
+            fetch=store.queries,
         )
         metrics = Metrics()
         metrics.observe_engine(engine.state)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,8 @@ from bitswitch.router.saved import Saved
 from bitswitch.router.view import NOTHING, View
 from bitswitch.router.views import AT_ONCE, CALLERS, MUCH, Views
 from bitswitch_store.codes import Codes
-from bitswitch_store.switch import QuerySet
+from bitswitch_store.errors import StoreError
+from bitswitch_store.switch import QuerySet, SwitchError
 
 MANY = 100
 """So many query sets that were read at a start are worth a file of their own."""
@@ -47,6 +48,8 @@ class AutoSwitch:
             `votes.conformal_quantile`. A higher one answers more foreign inputs.
         at_once: how many query vectors in sight are fitted anew whenever a switch comes or goes.
         folder: where what is more is kept for the next start; None keeps nothing.
+        fetch: gives a stored switch's query set by its digest, None if it has none. What is in sight and not
+            here is asked for once it is: another server may have published it. None: there is no store.
 
     Raises:
         ValueError: ``k`` or ``quantile`` out of range.
@@ -62,6 +65,7 @@ class AutoSwitch:
         quantile: float = 0.95,
         at_once: int = AT_ONCE,
         folder: Path | None = None,
+        fetch: Callable[[str], QuerySet | None] | None = None,
     ) -> None:
         if k < 1:
             raise ValueError(f"k is {k}; at least 1 neighbour has to vote")
@@ -72,6 +76,8 @@ class AutoSwitch:
         self.mode = mode
         self.quantile = quantile
         self._dim = dim
+        self._fetch = fetch
+        self._unfit: set[str] = set()  # of the stored ones, by what their bytes hold: it never changes
         self._lock = threading.Lock()
         self._sets: dict[str, Codes] = {}
         self._change = 0
@@ -115,6 +121,23 @@ class AutoSwitch:
             if digest not in self._sets:
                 self._sets[digest] = codes
                 self._change += 1
+
+    def learn(self, digest: str) -> None:
+        """Let a stored switch be routed to, if it has a query set.
+
+        Raises:
+            InvalidSwitchError: as `add`.
+            Exception: what ``fetch`` raised.
+        """
+        queries = self._fetch(digest) if self._fetch else None
+        if queries is None:
+            self._unfit.add(digest)
+            return
+        try:
+            self.add(digest, queries)
+        except InvalidSwitchError:
+            self._unfit.add(digest)
+            raise
 
     def recall(self, digest: str) -> bool:
         """Let a switch be routed to whose query set was kept at an earlier start; whether it was."""
@@ -174,7 +197,7 @@ class AutoSwitch:
         Args:
             features: float32 (inputs, dim), by the router's recipe.
             visible: digests of the switches that may be chosen; the others neither win, nor shift a vote,
-                nor have a part in the metric. Those without a query set here are skipped. A frozenset that
+                nor have a part in the metric. Those without a query set are skipped. A frozenset that
                 is asked for again and again costs least.
             caller: who may see them. Where many come or go, the metric of what they saw before serves until
                 the next one is fitted; nobody else's does.
@@ -199,6 +222,9 @@ class AutoSwitch:
             if view is not None and before == state:
                 self._asked.move_to_end(asked)
                 return view
+        self._meet(asked[1])
+        with self._lock:
+            state = (self._change, self._views.turn)
             sets = {digest: self._sets[digest] for digest in asked[1] if digest in self._sets}
         if not sets:
             return None
@@ -209,6 +235,14 @@ class AutoSwitch:
             while len(self._asked) > CALLERS:
                 self._asked.popitem(last=False)
         return view
+
+    def _meet(self, visible: Collection[str]) -> None:
+        """Learn of those that are seen for the first time. One that cannot be had now is asked for again."""
+        for digest in [one for one in visible if one not in self._sets and one not in self._unfit]:
+            try:
+                self.learn(digest)
+            except (StoreError, SwitchError, InvalidSwitchError) as error:
+                _log.warning("%s is not routed to: %s", digest, error)
 
     def _map(self, saved: Saved) -> None:
         try:

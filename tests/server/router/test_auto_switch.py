@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from bitswitch.core import Mix, RouteMode
 from bitswitch.errors import InvalidSwitchError
 from bitswitch.router import AutoSwitch
+from bitswitch_store.errors import StoreUnavailable
 from bitswitch_store.switch import QuerySet
 
 RECIPE = "hidden:1|mean|l2"
@@ -276,3 +277,23 @@ def test_threads_add_and_remove_while_others_pick():
         thread.join()
     assert failures == []
     assert len(auto) == 1
+
+
+def test_what_cannot_be_had_now_is_asked_for_again_and_what_has_no_query_set_is_not(caplog):
+    asked = []
+
+    def fetch(digest):
+        asked.append(digest)
+        if digest == "away" and asked.count("away") == 1:
+            raise StoreUnavailable("the database does not answer")
+        if digest == "foreign":
+            return QuerySet.of(np.ones((1, DIM)), "hidden:9|mean|l2")
+        return None if digest == "bare" else query_set([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+
+    auto = AutoSwitch(recipe=RECIPE, k=5, fetch=fetch)
+    visible = frozenset(("away", "bare", "foreign"))
+    assert not auto.pick(features([[1, 0, 0]]), visible)[0].neighbours
+    assert "away is not routed to: the database does not answer" in caplog.text
+    assert [near.digest for near in auto.pick(features([[1, 0, 0]]), visible)[0].neighbours] == ["away"]
+    auto.pick(features([[1, 0, 0]]), visible | {"other"})
+    assert sorted(asked) == ["away", "away", "bare", "foreign", "other"]
