@@ -50,16 +50,21 @@ class Line:
         """Of the largest work that takes no longer; below 0 where nothing is so quick."""
         return (seconds - self.fixed) / self.slope if self.slope else math.inf
 
-    def observe(self, size: float, seconds: float) -> None:
-        """Work of this size took so long."""
+    def observe(self, size: float, seconds: float, *, within: float = 0.0) -> None:
+        """Work of this size took so long.
+
+        Args:
+            within: where it is by so much that something took longer, how long that took. The error is a
+                share of this then: a difference that comes out at nothing, or below, tells no more than any.
+        """
         x = size / self._unit
         expected = self(size)
         seconds = min(seconds, _HELD_UP * max(expected, self._guess[0] + self._guess[1] * x))
-        new = _moments(x, seconds, 1 / max(seconds, expected, _LEAST) ** 2)
+        new = _moments(x, seconds, 1 / max(seconds, expected, within, _LEAST) ** 2)
         self._seen = [_FADING * old + one for old, one in zip(self._seen, new, strict=True)]
         n, x, y, xx, xy = (a + b for a, b in zip(self._seen, self._believed(), strict=True))
         slope = (n * xy - x * y) / (n * xx - x * x)
-        slope = min(max(slope, 0.0), xy / xx)  # neither part of a cost is below nothing
+        slope = min(max(slope, 0.0), max(xy / xx, 0.0))  # neither part of a cost is below nothing
         self.fixed = max((y - slope * x) / n, 0.0)
         self.slope = slope / self._unit
 
