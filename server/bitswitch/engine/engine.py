@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
 from contextlib import nullcontext
 from functools import partial
+from weakref import ref
 
 from bitswitch.base.heads import Heads
 from bitswitch.base.model import Base
@@ -128,7 +129,9 @@ class Engine:
             job.future.cancel()
             raise
         if job.switches is None:
-            hold.prepared.add_done_callback(partial(self._prepared, job))
+            # The queue has the job. From here, through its own future, it would keep itself in memory, and
+            # its switches with it, until Python's collector comes by.
+            hold.prepared.add_done_callback(partial(self._prepared, ref(job)))
         return job.future
 
     def check(self, switch: Switch) -> None:
@@ -226,8 +229,11 @@ class Engine:
             raise InvalidSwitchError(f"the switch does not fit this base: {error}") from error
         return ReadySwitch(planes, head)
 
-    def _prepared(self, job: Job, done: Future[Mapping[str, ReadySwitch]]) -> None:
+    def _prepared(self, waiting: ref[Job], done: Future[Mapping[str, ReadySwitch]]) -> None:
         """A job's switches are in memory, or never will be."""
+        job = waiting()
+        if job is None:  # it has ended, and the queue has dropped it
+            return
         if done.cancelled():  # the job has ended before, or the server is stopping
             job.fail(UnavailableError("The engine has stopped; try again shortly.", retry_after=1.0))
         elif (error := done.exception()) is not None:

@@ -132,7 +132,7 @@ class Loop:
             if step:
                 self._step(step)
             else:
-                self._pace.rest()
+                self._pace.pause()
                 self._runner.rest()
         except BaseException:
             for job in step.jobs if step else ():
@@ -164,6 +164,7 @@ class Loop:
         if not waiting and not (self._verify_every and self._until_check() <= 0):
             return
         self._verified = time.monotonic()
+        self._pace.pause()
         try:
             verdict = self._runner.verify()
         except Exception as error:
@@ -182,7 +183,7 @@ class Loop:
                 one.set_result(verdict)
 
     def _mend(self, reason: Reason, cause: str) -> None:
-        self._pace.rest()
+        self._pace.pause()
         self._recovery.mend(reason, cause)
 
     def _asking(self) -> list[Future[Verdict]]:

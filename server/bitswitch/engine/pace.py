@@ -40,11 +40,27 @@ class Pace:
         if self._begun is not None:
             begun, done = self._begun
             fading = math.exp((begun - now) / MEMORY)
-            self._tokens = self._tokens * fading + done
-            self._seconds = self._seconds * fading + now - begun
+            # A long step has faded in part itself, or one of a minute would count for minutes.
+            left = MEMORY * (1 - fading) / (now - begun) if now > begun else 1.0
+            self._tokens = self._tokens * fading + done * left
+            self._seconds = self._seconds * fading + (now - begun) * left
             self.rate = self._tokens / self._seconds
         self._begun = now, tokens
 
-    def rest(self) -> None:
-        """Nobody waits: the step that was, if there was one, tells nothing: it could have held more."""
+    def rest(self, *, now: float | None = None) -> None:
+        """Nobody waits. The step that was, if there was one, could have held more: it tells no more than that
+        the model is at least as fast. Else a rate that is too low would let in so few that it stayed.
+
+        Args:
+            now: `time.monotonic()` seconds.
+        """
+        now = time.monotonic() if now is None else now
+        if self._begun is not None:
+            begun, tokens = self._begun
+            if tokens > self.rate * (now - begun):
+                self.step(0, now=now)
+        self._begun = None
+
+    def pause(self) -> None:
+        """The model does something else: the step that was tells nothing."""
         self._begun = None

@@ -86,7 +86,7 @@ def test_the_pace_is_that_of_steps_with_others_behind_them():
     assert pace.rate == pytest.approx(2000, rel=0.01)
     for _ in range(100):  # nobody waits: what passes until the next step says nothing
         pace.step(1, now=now)
-        pace.rest()
+        pace.rest(now=now + 0.1)
         now += 10
     assert pace.rate == pytest.approx(2000, rel=0.01)
 
@@ -94,9 +94,23 @@ def test_the_pace_is_that_of_steps_with_others_behind_them():
 def test_a_rest_is_no_work():
     pace = Pace(1e4)
     pace.step(200, now=0.0)
-    pace.rest()
+    pace.rest(now=0.1)
     pace.step(200, now=100.0)
+    pace.pause()
+    pace.step(200, now=200.0)
     assert pace.rate == 1e4
+
+
+def test_a_rate_that_is_too_low_does_not_last():
+    """It lets in so few that each step takes them all, and could have held more."""
+    pace = Pace(1e4)
+    pace.step(100, now=0.0)
+    pace.step(100, now=20.0)
+    assert pace.rate < 10
+    for second in range(30, 100):
+        pace.step(200, now=second)
+        pace.rest(now=second + 0.05)
+    assert pace.rate == pytest.approx(4000, rel=0.2)
 
 
 def test_the_pace_follows_what_changes():

@@ -1,10 +1,12 @@
 """The engine with a real tiny model: right answers from any number of threads, and the base always back."""
 
+import gc
 import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -234,6 +236,60 @@ def test_a_decoder_and_what_sees_padding_answer_each_row_as_alone(tmp_path, fami
     for mix, future in zip(MIXES, mixed, strict=True):
         expected = np.stack([statically(engine, mix, text) for text in TEXTS])
         np.testing.assert_allclose(future.result(30).values, expected, atol=1e-4)
+    engine.stop(10)
+
+
+def test_a_look_at_the_weights_is_no_part_of_a_step(tiny_base):
+    """It takes seconds where a base is large, and the pace would say that nobody can be let in."""
+    engine = make(tiny_base)
+    done = []
+    pace, runner = engine._loop._pace, engine._runner
+
+    def noting(what, then):
+        return lambda *given: [done.append(what), then(*given)][1]
+
+    pace.step, pace.pause = noting("step", pace.step), noting("pause", pace.pause)
+    runner.verify = noting("look", runner.verify)
+    engine.start()
+    asked = []
+
+    def another(*_):
+        if len(asked) < 3:
+            asked.extend((engine.submit(request(engine, Mix())), engine._loop.verdict()))
+
+    hook = engine.base.model.register_forward_pre_hook(another)
+    engine.submit(request(engine, Mix())).result(30)
+    while len(asked) < 3 or not all(one.done() for one in asked):
+        time.sleep(0.01)
+    hook.remove()
+    engine.stop(10)
+    looks = [place for place, what in enumerate(done) if what == "look"]
+    assert looks
+    for place in looks:
+        assert "pause" in done[done.index("step") : place]
+        assert done[:place][::-1].index("pause") < done[:place][::-1].index("step")
+
+
+def test_an_evicted_switch_leaves_memory_at_once(tiny_base):
+    """Not when Python's collector comes by, which knows nothing of arrays' sizes."""
+    engine = make(tiny_base, resident_bytes=1)
+    made, build = [], engine._make_ready
+
+    def noting(switch):
+        ready = build(switch)
+        made.append(ref(ready.planes))
+        return ready
+
+    engine._make_ready = noting
+    engine.start()
+    gc.collect()
+    gc.disable()
+    try:
+        for digest in ("s0", "s1", "s2"):
+            engine.submit(request(engine, Mix.of([(digest, 1.0)]))).result(30)
+        assert made[0]() is None
+    finally:
+        gc.enable()
     engine.stop(10)
 
 
