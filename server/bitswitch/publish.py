@@ -130,6 +130,7 @@ class Publisher:
             if digest not in self._pins:  # unpinned or withdrawn while it was built
                 self._engine.unpin(digest)
             if not self._store.names(digest):
+                self._drop_pin(digest, tenant)  # nobody has a name left to unpin it by
                 raise NotStored(f"{entry.name}@{entry.version} has been deleted")
 
     def unpin(self, entry: Entry) -> None:

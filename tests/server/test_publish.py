@@ -178,6 +178,16 @@ def test_a_start_opens_no_file_whose_query_set_the_router_kept(
     router.close()
 
 
+def test_a_pin_that_comes_too_late_is_let_go(parts, switch_files):
+    """Its bytes are kept for a while, so that it can be built; nobody has a name to unpin it by."""
+    entry = publish(parts, switch_files["topic"].read_bytes())
+    parts.publisher.withdraw("default", "mine", None, force=False)
+    with pytest.raises(NotStored):
+        parts.publisher.pin(entry)
+    assert not parts.publisher.pinned(entry)
+    assert parts.engine.state().pinned == ()
+
+
 def test_withdrawing_frees_the_engine_s_memory(house, switch_files):
     data = file.write(replace(file.read(switch_files["topic"]), licence="of this test"))
     entry = publish(house, data, "shortlived")

@@ -76,11 +76,10 @@ class Hold(Generic[R]):
 class Residency(Generic[R]):
     """Ready switches by digest, within a budget of bytes. Thread-safe.
 
-    One thread of its own builds them: all that one hold lacks, then what the next tenant's oldest hold does;
-    see `Turns`. When what is in use fills
-    the budget, it waits until what it built before has been used, rather than build what would have to go
-    again unused; but when nothing is left to wait for it goes on, whatever the size. So the budget is
-    exceeded by one hold's switches at most, and by what is pinned.
+    One thread of its own builds them: all that one hold lacks, then what the next tenant's oldest hold does.
+    When what is in use fills the budget, it waits until what it built before has been used, rather than build
+    what would have to go again unused; but when nothing is left to wait for it goes on, whatever the size. So
+    the budget is exceeded by one hold's switches at most, and by what is pinned.
 
     Args:
         build: makes a digest's switch ready; what it raises reaches all who wait for it.
@@ -99,6 +98,7 @@ class Residency(Generic[R]):
         self._served: set[Hold[R]] = set()  # had to wait, are prepared, and will be released
         self._pins: dict[str, Hold[R]] = {}
         self._building: _Place[R] | None = None
+        self._closed = False
         self._lock = threading.Lock()
         self._builder = ThreadPoolExecutor(1, thread_name_prefix="bitswitch-switches")
 
@@ -172,9 +172,10 @@ class Residency(Generic[R]):
 
     def close(self) -> None:
         """Build no more. Those who still wait are told."""
-        self._builder.shutdown(wait=False, cancel_futures=True)
         with self._lock:
+            self._closed = True
             waiting = list(self._waiting)
+        self._builder.shutdown(wait=False, cancel_futures=True)
         for hold in waiting:
             hold.release()
 
@@ -188,6 +189,8 @@ class Residency(Generic[R]):
         hold = Hold(places, tenant, self._release)
         if hold.lacking() is None:
             hold.prepared.set_result(hold.ready())
+        elif self._closed:
+            hold.prepared.cancel()
         else:
             self._waiting[hold] = None
             self._build_next()
@@ -220,14 +223,13 @@ class Residency(Generic[R]):
     def _build_next(self) -> None:
         """Begin with what the next who waits lacks, unless something else has to end before."""
         full = self._in_use >= self._budget and self._served
-        if not self._waiting or full or self._building is not None:
+        if not self._waiting or full or self._building is not None or self._closed:
             return
         place = self._next().lacking()
         if place is None:
             return
-        with suppress(RuntimeError):  # closed
-            self._builder.submit(self._make, place)
-            self._building = place
+        self._builder.submit(self._make, place)
+        self._building = place
 
     def _next(self) -> Hold[R]:
         """Whom to build for: whoever was begun with, else the oldest hold of the tenant whose turn it is.

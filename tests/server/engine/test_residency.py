@@ -278,6 +278,13 @@ def test_what_is_forgotten_while_it_is_built_is_not_kept(tier, build):
     assert tier.sizes() == {}
 
 
+def test_who_comes_after_it_was_closed_is_told(tier):
+    tier.close()
+    with pytest.raises(CancelledError):
+        tier.pin("a")
+    assert tier.hold(["a"]).prepared.cancelled()
+
+
 def test_who_waits_when_it_is_closed_is_told(tier, build):
     build.gate.clear()
     first, second = tier.hold(["a"]), tier.hold(["b"])
