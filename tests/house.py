@@ -37,8 +37,9 @@ ROOMS: Mapping[str, frozenset[str]] = {
         " bitswitch.errors",
         "bitswitch.collector": "bitswitch_store bitswitch.core bitswitch.errors",
         "bitswitch.asked": "bitswitch.engine.admission bitswitch.tenants bitswitch.core bitswitch.errors",
-        "bitswitch.answer": "bitswitch.asked bitswitch.model_ref bitswitch.selection bitswitch.engine"
-        " bitswitch.router"
+        "bitswitch.pieces": "bitswitch.core",
+        "bitswitch.answer": "bitswitch.asked bitswitch.pieces bitswitch.model_ref bitswitch.selection"
+        " bitswitch.engine bitswitch.router"
         " bitswitch.base bitswitch.tenants bitswitch_store bitswitch.core bitswitch.errors",
         "bitswitch.api": "bitswitch.answer bitswitch.publish bitswitch.model_ref bitswitch.selection"
         " bitswitch.observe bitswitch.tenants bitswitch_store bitswitch.core bitswitch.errors",

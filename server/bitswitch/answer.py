@@ -29,6 +29,7 @@ from bitswitch.errors import (
     StoredSwitchError,
 )
 from bitswitch.model_ref import AUTO, ModelRef, parse
+from bitswitch.pieces import cut, together
 from bitswitch.router.auto import AutoSwitch
 from bitswitch.selection import Choice, Routable, Selection, check_heads, choice_of, select
 from bitswitch.tenants.limits import Permit
@@ -94,7 +95,7 @@ class Answers:
         max_inputs: inputs one request may hold.
         timeout: seconds after which nobody waits for an answer any more.
         max_mixes: different mixes that ``auto`` may choose for one request; each costs a swap.
-        batch_rows: inputs handed to the engine at a time, so that others get their turn in between.
+        batch_rows: inputs handed to the engine at a time, at most.
     """
 
     def __init__(
@@ -244,9 +245,9 @@ class Answers:
         for index, target in enumerate(targets):
             groups.setdefault(target, []).append(index)
         pieces = [
-            (target, indices[start : start + self._batch_rows])
+            (target, piece)
             for target, indices in groups.items()
-            for start in range(0, len(indices), self._batch_rows)
+            for piece in cut(indices, rows, most_rows=self._batch_rows)
         ]
         requests = [
             asked.request(mix, [rows[index] for index in indices], want=want, head=head)
@@ -254,13 +255,13 @@ class Answers:
         ]
         results = await self._submit(asked, requests)
         values: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(rows)
-        times: dict[_Target, list[Timing]] = {target: [] for target in groups}
+        parts: dict[_Target, list[Result]] = {target: [] for target in groups}
         for (target, indices), result in zip(pieces, results, strict=True):
-            times[target].append(result.timing)
+            parts[target].append(result)
             for index, row in zip(indices, result.values, strict=True):
                 values[index] = row
         # The groups waited for each other: the slowest one's times are what the caller lived through.
-        return values, max(map(_together, times.values()), key=lambda time: time.total)
+        return values, max(map(together, parts.values()), key=lambda time: time.total)
 
     async def _submit(self, asked: Asked, requests: Sequence[Request]) -> list[Result]:
         """All results, or the first error. What still waits then, or when the caller goes, is dropped."""
@@ -283,12 +284,3 @@ class Answers:
 
 def _head(selection: Selection, want: Want) -> str | None:
     return selection.head.digest if selection.head and want is Want.CLASSIFY else None
-
-
-def _together(times: Sequence[Timing]) -> Timing:
-    """The times of one group's pieces, which wait side by side and run one after the other."""
-    return Timing(
-        queue=max(time.queue for time in times),
-        swap=sum(time.swap for time in times),
-        forward=sum(time.forward for time in times),
-    )

@@ -176,11 +176,13 @@ class Result:
         values: float32. CLASSIFY: (rows, labels) probabilities (softmax, sigmoid, or the raw value
             of a regression head). EMBED: (rows, dim). FEATURES: (rows, feature dim).
         mix: the mix it was computed at.
+        step: number of the engine's step that it was computed in; requests that share one share its time.
     """
 
     values: NDArray[np.float32]
     mix: Mix
     timing: Timing
+    step: int = 0
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from bitswitch.errors import (
     RouteAbstainedError,
     StoredSwitchError,
 )
+from bitswitch.pieces import together
 from bitswitch_store import file
 from running import BANKING, FAR, FILMS
 
@@ -147,10 +148,7 @@ def test_the_engine_gets_a_large_group_in_pieces(house, submitted):
     assert answer.tokens == whole.tokens
     for got, expected in zip(answer.items, whole.items, strict=True):
         np.testing.assert_allclose(got.values, expected.values, atol=1e-6)
-    times = [future.result().timing for _, future in given]
-    assert answer.timing.queue == max(time.queue for time in times)
-    assert answer.timing.swap == pytest.approx(sum(time.swap for time in times))
-    assert answer.timing.forward == pytest.approx(sum(time.forward for time in times))
+    assert answer.timing == together([future.result() for _, future in given])
     given.clear()
     routed = asyncio.run(cut.route("default", inputs)).choices
     assert [len(request.rows) for request, _ in given] == [2, 2, 1]
