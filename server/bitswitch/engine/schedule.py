@@ -33,6 +33,11 @@ GUEST = 1.25
 LOSS = 0.05
 """Share of its speed that a pass may lose by being no larger."""
 
+LONGEST = 0.5
+"""Seconds that several passes at one mix may take in a step: somebody may come the moment it begins. As long as
+a request may wait for others by default.
+"""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -121,7 +126,7 @@ class Scheduler:
         company = [job for job in _turns(waiting) if job.request.mix == mix]
         tokens = _tokens(company)
         transition = self._costs.transition(active + first.active) if mix != resident else 0.0
-        jobs = self._fill(first, company, self._batch_tokens, seconds - transition)
+        jobs = self._fill(first, company, self._most(), seconds - transition)
         back = self._costs.transition(first.active) if leaves and mix else 0.0
         return tokens / (transition + self._costs.forward(tokens) + back), Step(jobs, mix)
 
@@ -145,11 +150,16 @@ class Scheduler:
         here = [job for job in _turns(waiting) if job.request.mix == resident]
         if first.request.mix == resident or not here:
             return None
-        jobs = self._fill(here[0], here, self._batch_tokens, seconds)
+        jobs = self._fill(here[0], here, self._most(), seconds)
         cost = self._cost(jobs)
         if self._owed + cost > self._costs.transition(active + first.active):
             return None
         return _tokens(jobs) / cost, Step(jobs, resident)
+
+    def _most(self) -> float:
+        """Tokens of a step at one mix: what takes `LONGEST`, or a pass that is large enough if that is more."""
+        costs = self._costs
+        return min(self._batch_tokens, max(costs.forward.size(LONGEST), costs.enough(LOSS)))
 
     def _fill(
         self, first: Job, jobs: Iterable[Job], tokens: float, seconds: float, *, overlaid: bool = False

@@ -107,9 +107,22 @@ def test_a_request_larger_than_a_step_goes_alone():
     assert names(choose(scheduler(rows=8), [job("large", A, rows=50), job("next", A)])) == ["large"]
 
 
+def test_no_step_holds_more_than_half_a_second_of_passes():
+    """Somebody else may come the moment it begins."""
+    lone = [job(str(i), A, rows=50) for i in range(100)]  # of 200 tokens
+    quick = scheduler(forward=(4e-3, 1e-4), tokens=1_000_000, rows=1_000_000)
+    for resident in (NOWHERE, A):
+        jobs = choose(quick, lone, resident=resident).jobs
+        assert 0.45 < 4e-3 + 1e-4 * 200 * len(jobs) <= schedule.LONGEST
+    # Where a pass takes as long whatever it holds, small ones would be a waste.
+    slow = scheduler(forward=(2.0, 1e-3), tokens=1_000_000, rows=1_000_000)
+    assert len(choose(slow, lone).jobs) == 100
+
+
 def test_steps_are_short_while_one_tenant_asks_far_less_than_another(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(schedule.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(schedule, "LONGEST", 60.0)
     one = scheduler(forward=(1.0, 0.0999), transition=(0.0, 0.0))
     backlog = [job(str(i), A, tenant="big") for i in range(50)]
     guest = [job("s", A, tenant="small")]
@@ -131,7 +144,8 @@ def test_steps_are_long_where_all_ask_alike():
         assert len(choose(one, *lines).jobs) == 40
 
 
-def test_many_small_tenants_beside_a_large_one_share_long_steps():
+def test_many_small_tenants_beside_a_large_one_share_long_steps(monkeypatch):
+    monkeypatch.setattr(schedule, "LONGEST", 60.0)
     one = scheduler(forward=(1.0, 0.0999), transition=(0.0, 0.0))
     lines = [[job(f"t{i}", A, tenant=f"t{i}")] for i in range(40)]
     lines.append([job(f"big{i}", A, tenant="big") for i in range(20)])
