@@ -10,8 +10,10 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import obstore
 from obstore.exceptions import BaseError
@@ -22,29 +24,48 @@ from bitswitch_store.cache import Cache
 from bitswitch_store.errors import StoreError, StoreUnavailable
 from bitswitch_store.switch import DIGEST
 
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig
+
 _PATIENCE = timedelta(seconds=10)
 """How long a silent or failing object store is asked again, before that is an error."""
+_SILENCE = timedelta(seconds=5)
+"""How long it may be silent to one question."""
 
 _log = logging.getLogger(__name__)
 
 
-def open_objects(url: str) -> ObjectStore:
+@dataclass(frozen=True)
+class Objects:
+    """The objects below one URL, opened twice, as a client has one patience for all its requests.
+
+    Attributes:
+        asked: gives up a store that is silent for `_SILENCE`, counted from when a request begins.
+        written: has no such limit, or it would cut off every object that takes longer to send.
+    """
+
+    asked: ObjectStore
+    written: ObjectStore
+
+
+def open_objects(url: str) -> Objects:
     """The objects below a URL, ``s3://bucket/prefix`` or another scheme that obstore knows.
 
     Raises:
         StoreError: it is no such URL, or the environment has settings that it cannot be opened with.
     """
+    # A plain http endpoint is one that the operator wrote down; nothing falls back to it.
+    patient: ClientConfig = {
+        "allow_http": True,
+        "connect_timeout": timedelta(seconds=3),
+        "timeout": timedelta(minutes=10),
+    }
+    brisk: ClientConfig = {**patient, "read_timeout": _SILENCE}
+    retries: RetryConfig = {"max_retries": 2, "retry_timeout": _PATIENCE}
     try:
-        # A plain http endpoint is one that the operator wrote down; nothing falls back to it.
-        return from_url(
-            url,
-            client_options={
-                "allow_http": True,
-                "connect_timeout": timedelta(seconds=3),
-                "read_timeout": timedelta(seconds=5),
-                "timeout": timedelta(minutes=10),
-            },
-            retry_config={"max_retries": 2, "retry_timeout": _PATIENCE},
+        return Objects(
+            asked=from_url(url, client_options=brisk, retry_config=retries),
+            written=from_url(url, client_options=patient, retry_config=retries),
         )
     except (BaseError, ValueError, OSError) as error:
         raise StoreError(
@@ -65,12 +86,13 @@ class ObjectBlobs:
         StoreError: the objects cannot be listed; the message says why.
     """
 
-    def __init__(self, objects: ObjectStore, *, cache: Cache, shown: str) -> None:
-        self._objects = objects
+    def __init__(self, objects: Objects, *, cache: Cache, shown: str) -> None:
+        self._objects = objects.asked
+        self._written = objects.written
         self._cache = cache
         self._shown = shown
         try:
-            next(iter(obstore.list(objects, chunk_size=1)), None)
+            next(iter(obstore.list(self._objects, chunk_size=1)), None)
         except (BaseError, OSError) as error:
             raise StoreError(
                 f"blobs cannot be kept in {shown} ({_short(error)}); give a place that is there and that the"
@@ -80,16 +102,13 @@ class ObjectBlobs:
     def put(self, data: bytes) -> str:
         """See `Blobs.put`. Written whether or not it is there: that mends it, and makes it new again."""
         digest = digest_of(data)
-        with self._asking(digest):
-            # In one piece: parts that a kill leaves behind would be paid for and never seen.
-            obstore.put(self._objects, _key(digest), data, use_multipart=False)
+        self._write(digest, data)
         self._copy(data)
         return digest
 
     def adopt(self, path: Path, digest: str) -> None:
         """See `Blobs.adopt`."""
-        with self._asking(digest):
-            obstore.put(self._objects, _key(digest), path, use_multipart=False)
+        self._write(digest, path)
         try:
             self._cache.adopt(path, digest)
         except OSError as error:  # the blob is had without it
@@ -165,6 +184,12 @@ class ObjectBlobs:
                     digest = f"{ALGORITHM}:{one['path'].rpartition('/')[2]}"
                     if DIGEST.fullmatch(digest) and one["path"] == _key(digest):
                         yield digest
+
+    def _write(self, digest: str, source: bytes | Path) -> None:
+        self.has(digest)  # asked first, as a store that is silent would hold up the writing for long
+        with self._asking(digest):
+            # In one piece: parts that a kill leaves behind would be paid for and never seen.
+            obstore.put(self._written, _key(digest), source, use_multipart=False)
 
     def _checked(self, digest: str) -> bytes:
         data = self.raw(digest)
