@@ -23,7 +23,8 @@ class Cache:
 
     Args:
         root: the folder; made if missing.
-        limit: bytes of all copies together; what was used within the last seconds stays beyond it.
+        limit: bytes of all copies together; what was used within the last seconds stays beyond it, and as
+            a process counts only what it makes itself, each further one may add a tenth before it looks.
 
     Raises:
         StoreError: the folder cannot be made or written.
@@ -31,8 +32,10 @@ class Cache:
 
     def __init__(self, root: Path, limit: int) -> None:
         self._copies = DirectoryBlobs(root)
-        self._limit = limit
+        self._tenth = limit // 10
+        self._most = limit - self._tenth  # once it was walked; then a tenth may come before the next walk
         self._shrinking = threading.Lock()
+        self._new = limit  # about the bytes since the last walk; at first all, as nobody has looked yet
 
     def read(self, digest: str) -> bytes | None:
         """The bytes, checked against the digest; None if there is no copy, or only a damaged one."""
@@ -62,19 +65,26 @@ class Cache:
             OSError: it cannot be written.
         """
         path = self.path(self._copies.put(data))
-        with self._shrinking:
-            self._shrink()
+        self._grow(len(data))
         return path
 
     def adopt(self, path: Path, digest: str) -> None:
         """Make a copy of a file, or a link to it. Raises as `keep` does."""
+        size = path.stat().st_size
         self._copies.adopt(path, digest)
-        with self._shrinking:
-            self._shrink()
+        self._grow(size)
 
     def drop(self, digest: str) -> None:
         """Remove a copy if there is one."""
         self._copies.delete(digest)
+
+    def _grow(self, size: int) -> None:
+        """Count a copy, and walk the folder now and then: a walk takes as long as there are copies."""
+        with self._shrinking:
+            self._new += size
+            if self._new > self._tenth:
+                self._new = 0
+                self._shrink()
 
     def _shrink(self) -> None:
         found = []
@@ -84,7 +94,7 @@ class Cache:
                 found.append((about.st_mtime, about.st_size, digest))
         left = sum(size for _, size, _ in found)
         for used, size, digest in sorted(found):
-            if left <= self._limit or used > time.time() - _IN_USE_SECONDS:
+            if left <= self._most or used > time.time() - _IN_USE_SECONDS:
                 return
             self.drop(digest)
             left -= size

@@ -192,6 +192,8 @@ def _entry(name: str, value: object) -> Entry:
         raise SwitchError(f"entry {name!r} has a shape that is not up to {MAX_DIMENSIONS} whole numbers")
     if not _whole_numbers(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise SwitchError(f"entry {name!r} has data_offsets that are not a beginning and an end")
+    if math.prod(filter(None, shape)) > MAX_FILE:  # where one is 0, nothing else bounds the others
+        raise SwitchError(f"entry {name!r} has the shape {shape}; its sizes are too large together")
     needed = math.prod(shape) * TYPES[dtype].itemsize
     if offsets[1] - offsets[0] != needed:
         raise SwitchError(f"entry {name!r} has {offsets[1] - offsets[0]} bytes; its shape needs {needed}")

@@ -30,7 +30,7 @@ UNBOUNDED = Room()
 
 
 def check(connection: Connection, tenant: str, room: Room, size: int) -> None:
-    """Whether one more version of ``size`` bytes fits; in the transaction that would write it.
+    """Whether one more version of ``size`` bytes fits. The transaction that would write it has the last word.
 
     Raises:
         QuotaExceeded: it does not; the message says which limit, and what there is.

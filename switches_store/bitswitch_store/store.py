@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from bitswitch_store import collect, file
+from bitswitch_store import collect, file, queries
 from bitswitch_store.audit import COMMAND_LINE, Actor
 from bitswitch_store.catalog import Catalog
 from bitswitch_store.checked import Checked
@@ -35,6 +35,7 @@ from bitswitch_store.errors import (
 )
 from bitswitch_store.place import CACHE_BYTES, open_blobs
 from bitswitch_store.room import UNBOUNDED, Room
+from bitswitch_store.room import check as check_room
 from bitswitch_store.switch import BaseIdentity, QuerySet, Switch, SwitchError
 from bitswitch_store.upload import Incoming, Upload
 
@@ -95,12 +96,8 @@ class Store:
         self.database = Database(database_url or catalog_url(root))
         self._catalog = Catalog(self.database)
         if orphans := self.orphans():
-            _log.warning(
-                "%s: %d blobs belong to no switch, such as %s; they are collected when they are old enough",
-                root,
-                len(orphans),
-                min(orphans),
-            )
+            told = "%s: %d blobs belong to no switch, such as %s; they are collected when old enough"
+            _log.warning(told, root, len(orphans), min(orphans))
 
     def close(self) -> None:
         """Close the database's connections; the store is not used after that."""
@@ -120,9 +117,7 @@ class Store:
         room: Room = UNBOUNDED,
         by: Actor = COMMAND_LINE,
     ) -> Entry:
-        """Publish a switch as the next version of its name.
-
-        The bytes of the name's latest version give that version again.
+        """Publish a switch as the next version of its name; the bytes of its latest give that one again.
 
         Args:
             source: a switch file or its bytes, all of it checked here; or what `read` made of them.
@@ -139,6 +134,10 @@ class Store:
             source = self.read(source.read_bytes() if isinstance(source, Path) else source)
         check_name(tenant, "tenant")
         name = check_name(source.switch.task if name is None else name)
+        with self.database.reading() as connection:  # before anything is kept; `publish` has the last word
+            latest = queries.find(connection, tenant, name, None)
+            if latest is None or latest.digest != source.digest:
+                check_room(connection, tenant, room, source.size)
         self._keep(source)
         with self._catalog.writing(by) as rows:
             if not self.blobs.has(source.digest):  # collected in between

@@ -44,10 +44,8 @@ class Upload:
         """
         if self.size + len(data) > self._most:
             raise TooLarge(f"the file is larger than {self._most} bytes, the most that is taken")
-        try:
+        with _told():
             self._file.write(data)
-        except OSError as error:
-            raise StoreError(f"the upload cannot be written: {error.strerror}") from error
         self.size += len(data)
         self._hash.update(data)
         return len(data)
@@ -58,8 +56,13 @@ class Upload:
         return f"sha256:{self._hash.hexdigest()}"
 
     def finish(self) -> None:
-        """Whole: nothing is written any more. May be repeated."""
-        self._file.close()
+        """Whole: nothing is written any more. May be repeated.
+
+        Raises:
+            StoreError: the disk does not take what was still to be written.
+        """
+        with _told():
+            self._file.close()
 
 
 class Incoming:
@@ -93,8 +96,9 @@ class Incoming:
             try:
                 yield upload
             finally:
-                upload.finish()
                 upload.path.unlink(missing_ok=True)
+                with contextlib.suppress(StoreError):  # what a full disk did not take is wanted no more
+                    upload.finish()
 
     @contextlib.contextmanager
     def _locked(self, kind: int) -> Iterator[None]:
@@ -102,3 +106,11 @@ class Incoming:
         with self._lock.open("ab") as file:
             fcntl.flock(file, kind)
             yield
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"the upload cannot be written: {error.strerror}") from error

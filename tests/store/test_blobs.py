@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ from places import damage, drop_copy
 
 import s3
 from bitswitch_store import blobs as module
-from bitswitch_store.blobs import Blobs, DirectoryBlobs
+from bitswitch_store.blobs import Blobs, DirectoryBlobs, digest_of
 from bitswitch_store.cache import Cache
 from bitswitch_store.errors import CorruptBlob, NotStored, StoreError, StoreUnavailable
 from bitswitch_store.place import open_blobs
@@ -40,9 +41,12 @@ def in_memory(tmp_path: Path, limit: int = 10**9) -> Blobs:
     pytest.importorskip("obstore", reason="obstore is not installed")
     from obstore.store import MemoryStore
 
-    from bitswitch_store.object_blobs import ObjectBlobs
+    from bitswitch_store.object_blobs import ObjectBlobs, Objects
 
-    return ObjectBlobs(MemoryStore(), cache=Cache(tmp_path / "cache", limit), shown="memory://")
+    memory = MemoryStore()
+    return ObjectBlobs(
+        Objects(asked=memory, written=memory), cache=Cache(tmp_path / "cache", limit), shown="memory://"
+    )
 
 
 @pytest.fixture
@@ -191,6 +195,42 @@ def test_a_copy_in_use_stays_beyond_the_bound(tmp_path: Path):
     blobs = in_memory(tmp_path, limit=10)
     paths = [blobs.path(blobs.put(bytes([number]) * 100)) for number in range(3)]
     assert all(path.is_file() for path in paths)
+
+
+def test_copies_are_seldom_listed_and_bounded_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Once at the start, as others may have left copies, and then once a tenth of the limit."""
+    walks = []
+    digests = DirectoryBlobs.digests
+
+    def counted(self: DirectoryBlobs) -> Iterator[str]:
+        walks.append(self)
+        return digests(self)
+
+    monkeypatch.setattr(DirectoryBlobs, "digests", counted)
+    cache, given = Cache(tmp_path / "cache", 1000), tmp_path / "given"
+    for number in range(200):
+        data = b"%010d" % number
+        if number % 2:
+            cache.keep(data)
+        else:
+            given.write_bytes(data)
+            cache.adopt(given, digest_of(data))
+            given.unlink()
+        os.utime(cache.path(digest_of(data)), (number, number))
+        held = sum(path.stat().st_size for path in (tmp_path / "cache" / "sha256").glob("??/*"))
+        assert min(10 * (number + 1), 800) <= held <= 1000
+    assert cache.path(digest_of(data)) is not None
+    assert len(walks) <= 1 + 2000 // 100
+
+
+def test_copies_that_others_left_are_seen_at_the_first_of_ours(tmp_path: Path):
+    for number in range(3):
+        left = Cache(tmp_path / "cache", 10**9).keep(bytes([number]) * 100)
+        os.utime(left, (number, number))
+    cache = Cache(tmp_path / "cache", 250)
+    cache.keep(b"x")
+    copies = [cache.path(digest_of(bytes([number]) * 100)) for number in range(3)]
+    assert [copy is not None for copy in copies] == [False, True, True]
 
 
 def test_a_copy_that_is_dropped_as_it_is_made_does_not_fail_the_put(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import resource
 import tracemalloc
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from small import BASE, small_switch
 
 from bitswitch_store import container, file, index
 from bitswitch_store.audit import Actor, listed
-from bitswitch_store.errors import CorruptBlob, QuotaExceeded, TooLarge
+from bitswitch_store.errors import CorruptBlob, QuotaExceeded, StoreError, TooLarge
 from bitswitch_store.index import Record
 from bitswitch_store.room import Room
 from bitswitch_store.store import Store
@@ -31,6 +32,12 @@ def store(tmp_path):
 
 def incoming(tmp_path):
     return [path for path in (tmp_path / "store" / "incoming").iterdir() if path.name != "receiving.lock"]
+
+
+def receive_all(store, pieces):
+    with store.receive(2**22) as upload:
+        for piece in pieces:
+            upload.write(piece)
 
 
 def received(store, data, most=2**20):
@@ -86,6 +93,33 @@ def test_an_upload_stops_at_its_limit(store, tmp_path):
     assert incoming(tmp_path) == []
 
 
+@contextmanager
+def full_disk(size):
+    """Files take so many bytes and no more."""
+    before, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
+
+
+@pytest.mark.parametrize("piece", [1448, 30_000])
+def test_an_upload_that_the_disk_does_not_take_goes_at_once(store, tmp_path, piece):
+    with full_disk(100_003):
+        with pytest.raises(StoreError, match="cannot be written: File too large"):
+            receive_all(store, [b"x" * piece] * 100)
+        assert incoming(tmp_path) == []
+
+
+def test_an_upload_whose_last_bytes_the_disk_does_not_take_is_refused(store, tmp_path):
+    with full_disk(1000), store.receive(2**20) as upload:
+        upload.write(b"x" * 1001)
+        with pytest.raises(StoreError, match="cannot be written: File too large"):
+            store.read(upload)
+    assert incoming(tmp_path) == []
+
+
 def test_what_a_killed_receiver_left_is_removed_unless_another_is_receiving(store, tmp_path):
     left = tmp_path / "store" / "incoming" / "tmp-left"
     with store.receive(10):
@@ -107,10 +141,26 @@ def test_there_is_no_more_room_than_there_is(store, room, says):
     first = store.put(file.write(small_switch(1)), tenant="acme", name="a", room=room)
     with pytest.raises(QuotaExceeded, match=says):
         store.put(file.write(small_switch(2)), tenant="acme", name="a", room=room)
+    assert list(store.blobs.digests()) == [first.digest]
     assert store.put(file.write(small_switch(1)), tenant="acme", name="a", room=room) == first
     store.put(file.write(small_switch(2)), tenant="other", name="a", room=room)
     store.delete("acme", "a")
     assert store.put(file.write(small_switch(2)), tenant="acme", name="a", room=room).version == 2
+
+
+def test_the_last_room_is_given_once(store, monkeypatch):
+    """Whoever saw room for it, and then lost it to another, is refused in the end."""
+    keep = store._keep
+
+    def kept_while_another_publishes(checked):
+        monkeypatch.setattr(store, "_keep", keep)
+        store.put(file.write(small_switch(2)), tenant="acme", name="b", room=Room(switches=1))
+        keep(checked)
+
+    monkeypatch.setattr(store, "_keep", kept_while_another_publishes)
+    with pytest.raises(QuotaExceeded):
+        store.put(file.write(small_switch(1)), tenant="acme", name="a", room=Room(switches=1))
+    assert [entry.name for entry in store.list("acme")] == ["b"]
 
 
 def test_the_audit_names_the_hand(store):
@@ -159,6 +209,14 @@ def huge_head():
     arrays = {name: (entry.dtype, entry.shape) for name, entry in found.entries.items()}
     arrays["head.classifier.weight"] = ("F32", (2, 2**29))
     return container.header(found.metadata, arrays)
+
+
+def head_of_nothing():
+    """No bytes, of a shape that no array has."""
+    found = container.read(memoryview(file.write(small_switch())))
+    arrays = {name: (entry.dtype, entry.shape) for name, entry in found.entries.items()}
+    arrays["head.z"] = ("F32", (0, 2**36, 2**36))
+    return container.header(found.metadata, arrays) + found.data[found.start :]
 
 
 def many_queries(_, arrays):
@@ -229,6 +287,7 @@ HOSTILE = {
     ),
     "other tensor": (lambda: claiming(Record("x", (8, 12), 1, 10, False, 9)), 0, "no parameter of this base"),
     "head of 4 GB": (huge_head, 2**32, "the head has 4294967296 bytes"),
+    "head of nothing": (head_of_nothing, 0, "entry 'head.z' has the shape [0, 68719476736, 68719476736]"),
     "query sets": (lambda: rebuilt(many_queries), 0, "query set is (2000, 12)"),
     "query zeros": (claiming_queries(0, dim=2**16), 0, "at most 8388608 values are read"),
     "query plane": (claiming_queries(*varint(2**13 * 1001), 0, 0, 0), 0, "too few for 8200192 signs"),
