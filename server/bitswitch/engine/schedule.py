@@ -34,8 +34,8 @@ LOSS = 0.05
 """Share of its speed that a pass may lose by being no larger."""
 
 LONGEST = 0.5
-"""Seconds that several passes at one mix may take in a step: somebody may come the moment it begins. As long as
-a request may wait for others by default.
+"""Seconds that several passes at one mix may take in a step: somebody may come the moment it begins. As
+long as a request may wait for others by default.
 """
 
 
@@ -157,7 +157,7 @@ class Scheduler:
         return _tokens(jobs) / cost, Step(jobs, resident)
 
     def _most(self) -> float:
-        """Tokens of a step at one mix: what takes `LONGEST`, or a pass that is large enough if that is more."""
+        """Tokens of a step at one mix: what takes `LONGEST`, or one large enough pass if that is more."""
         costs = self._costs
         return min(self._batch_tokens, max(costs.forward.size(LONGEST), costs.enough(LOSS)))
 
