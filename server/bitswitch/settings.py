@@ -75,7 +75,12 @@ class Settings(BaseSettings):
     threads: int | None = Field(
         None, ge=1, le=1024, description="CPU threads of the model; all if not given."
     )
-    queue_limit: int = Field(1024, ge=1, description="Requests that may wait; one more is refused with 429.")
+    queue_limit: int = Field(
+        4096,
+        ge=1,
+        description="Requests that may wait, large ones in pieces of a thousand tokens; one more is refused"
+        " with 429.",
+    )
     max_queue_seconds: float = Field(
         0.5,
         gt=0,

@@ -17,7 +17,6 @@ import pytest
 import torch
 from prometheus_client.parser import text_string_to_metric_families
 
-from bitswitch.api import switches
 from bitswitch.engine import cpu, recovery
 from bitswitch.engine.admission import FEW
 from bitswitch_store import database
@@ -253,7 +252,7 @@ def test_the_database_is_held_by_another_process(broken_soon, caller, switch_fil
     assert whole(caller)
 
 
-def test_uploads_that_wait_for_the_store_keep_nobody_waiting(broken_soon, caller, switch_files, monkeypatch):
+def test_uploads_that_wait_for_the_store_keep_nobody_waiting(broken_soon, switch_files, monkeypatch):
     """More of them than there are threads for requests."""
     hold, entered = threading.Event(), threading.Semaphore(0)
     put = broken_soon.store.put
@@ -264,19 +263,24 @@ def test_uploads_that_wait_for_the_store_keep_nobody_waiting(broken_soon, caller
         return put(*given, **named)
 
     monkeypatch.setattr(broken_soon.store, "put", slow)
-    data = switch_files["topic"].read_bytes()
-    with ThreadPoolExecutor(40) as pool:
+    data, app = switch_files["topic"].read_bytes(), broken_soon.app()
+    publishing = app.state.parts.publishing
+    with (
+        serving(app) as address,
+        httpx.Client(base_url=address, timeout=30) as caller,
+        ThreadPoolExecutor(40) as pool,
+    ):
         uploads = [
             pool.submit(caller.post, "/v1/switches", files={"file": data}, data={"name": f"more{n}"})
             for n in range(40)
         ]
         assert entered.acquire(timeout=20)
-        until(lambda: switches._PUBLISHING.statistics().tasks_waiting > 35)
+        until(lambda: publishing.statistics().tasks_waiting > 35)
         assert ask(caller).status_code == 200
         assert not any(upload.done() for upload in uploads)
         hold.set()
         assert {upload.result().status_code for upload in uploads} == {201}
-    assert whole(caller)
+        assert whole(caller)
 
 
 def test_a_caller_hangs_up_in_the_middle_of_the_body(caller, caplog):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Protocol, cast
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from bitswitch.answer import Answers
@@ -106,6 +107,8 @@ class Parts:
         state: what goes on in the engine, at once.
         base_name: what `root` of a model says.
         started: Unix time at which the base was loaded.
+        publishing: uploads that are checked and stored at a time, in threads of their own: requests, resolved
+            and tokenized in others, shall not wait behind them. One checks while another waits for the store.
     """
 
     answers: Answers
@@ -121,6 +124,7 @@ class Parts:
     base_identity: BaseIdentity
     max_upload_bytes: int
     started: int
+    publishing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(2))
 
 
 def parts_of(request: Request) -> Parts:

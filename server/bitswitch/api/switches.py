@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Any
 
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import FileResponse
 
@@ -29,11 +29,6 @@ Which = Annotated[
 ]
 Number = Annotated[int | None, Query(ge=1, le=999_999_999, description="One version; all if not given.")]
 Force = Annotated[bool, Query(description="Delete it although aliases point there, and those too.")]
-
-_PUBLISHING = CapacityLimiter(2)
-"""Uploads that are checked and stored at a time, in threads of their own: requests, which are resolved and
-tokenized in others, shall not wait behind them. One checks while another waits for the store.
-"""
 
 _FORM: dict[str, Any] = {
     "requestBody": {
@@ -66,7 +61,7 @@ async def publish(request: Request, house: House, who: Who) -> SwitchOut:
             by=actor_of(request),
         )
         # It goes on where the caller hangs up: the file is read until it ends.
-        entry = await to_thread.run_sync(publish, limiter=_PUBLISHING)
+        entry = await to_thread.run_sync(publish, limiter=house.publishing)
     return _out(house, entry)
 
 

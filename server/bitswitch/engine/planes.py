@@ -44,8 +44,8 @@ class Planes:
         counts: int32 (n,), a block's active weights.
         starts: int32 (n,), where a block's marks begin, in words of 8 bytes.
         marks: uint64, see `engine.marks`.
-        knobs: those of all parameters behind one another, then a block of zeros: float32, on the CPU float16
-            if that holds every one exactly, as it does those of our rule.
+        knobs: those of all parameters behind one another, and zeros where kernels read on: float32, on the
+            CPU float16 if that holds every one exactly, as it does those of our rule.
         knob_start: int64 (parameters,), where a parameter's knobs begin.
         width: int64 (parameters,), how many weights of a parameter share a knob.
         slots: int32 (the arena's blocks,), where a block lies in ``blocks``; -1 where it does not.
@@ -66,7 +66,7 @@ class Planes:
         self.width: Array = np.ones(count, np.int64)
         self.size_start: Array = np.full(count, -1, np.int64)
         blocks, counts, starts, marked, knobs, measured = [], [], [], [], [], []
-        word = knob = size = 0
+        word = knob = read = size = 0
         # In the arena's order, which need not be that of the names.
         for tensor in sorted(switch.tensors, key=lambda t: position.get(t.name, -1)):
             if tensor.name not in position:
@@ -83,6 +83,7 @@ class Planes:
             index = position[tensor.name]
             self.knob_start[index] = knob
             self.width[index] = tensor.numel // tensor.knobs.size
+            read = max(read, knob + (-(-tensor.numel // BLOCK) * BLOCK - 1) // int(self.width[index]) + 1)
             knob += tensor.knobs.size
             word += written.size
             if _has_sizes(tensor, active, arena):
@@ -94,7 +95,7 @@ class Planes:
         self.starts: Array = np.concatenate([np.empty(0, np.int32), *starts])
         self.marks: Array = np.concatenate([np.empty(0, np.uint64), *marked])
         # A kernel goes to the end of a vector's last block, and reads on where its knobs end.
-        self.knobs: Array = np.concatenate([*knobs, np.zeros(BLOCK, np.float32)])
+        self.knobs: Array = np.concatenate([*knobs, np.zeros(max(read - knob, 0), np.float32)])
         self.sizes: Array = np.concatenate([np.empty(0, np.uint16), *measured])
         if not arena.triton:
             self.knobs = narrowest(self.knobs)

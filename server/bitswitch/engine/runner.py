@@ -189,7 +189,8 @@ class Runner:
             self._costs.forward.observe(size, taken)
         work = sum(job.active * row.length for row, job in zip(rows, owners, strict=True))
         if work:
-            self._costs.overlay.observe(work, taken - self._costs.forward(size), within=taken)
+            longer = max(taken - self._costs.forward(size), 0.0)
+            self._costs.overlay.observe(work, longer, within=taken)
         return hidden
 
     def _give(self, job: Job, answer: Answer, timing: Timing) -> None:
