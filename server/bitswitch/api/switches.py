@@ -51,7 +51,7 @@ async def publish(request: Request, house: House, who: Who) -> SwitchOut:
     # The form is read here, after the door: FastAPI would read it before the key is looked at.
     with house.store.receive(house.max_upload_bytes) as upload:
         fields = await read_form(request, upload)
-        publish = partial(
+        storing = partial(
             house.publisher.publish,
             upload,
             tenant=who.tenant,
@@ -61,7 +61,7 @@ async def publish(request: Request, house: House, who: Who) -> SwitchOut:
             by=actor_of(request),
         )
         # It goes on where the caller hangs up: the file is read until it ends.
-        entry = await to_thread.run_sync(publish, limiter=house.publishing)
+        entry = await to_thread.run_sync(storing, limiter=house.publishing)
     return _out(house, entry)
 
 
